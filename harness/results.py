@@ -1,0 +1,244 @@
+"""Request, Observation, Verdict: what is asked of an implementation, what it did, and what we say of it.
+
+A Verdict is about tokens. How a program prints, stops and counts is found, named in `conventions`, and green.
+Counts of different kinds are never merged into a percentage.
+"""
+
+from __future__ import annotations
+
+import enum
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.errors import (
+    BuildFailed,
+    Crashed,
+    ImplementationError,
+    MemoryLimit,
+    NoOutput,
+    OutputLimit,
+    ProtocolViolation,
+    StartFailed,
+    TimedOut,
+)
+
+__all__ = [
+    "Certificate",
+    "Divergence",
+    "Kind",
+    "Observation",
+    "Request",
+    "Verdict",
+    "count",
+    "kind_of_failure",
+]
+
+
+class Kind(enum.StrEnum):
+    """Every verdict there is. Only EXACT, TIE and WITHIN are green."""
+
+    EXACT = "EXACT"  # every token is the reference's
+    TIE = "TIE"  # differs only where the reference cannot tell, with a certificate for each place
+    WITHIN = "WITHIN"  # inside the noise floor of the declared precision
+    MISMATCH = "MISMATCH"  # wrong
+    INCONCLUSIVE = "INCONCLUSIVE"  # too little was judged
+    UNSUPPORTED = "UNSUPPORTED"  # declared, or shown, not to be offered
+    SKIPPED = "SKIPPED"  # not run, with the reason
+    BLOCKED = "BLOCKED"  # an earlier gate failed
+    KNOWN = "KNOWN"  # a listed deviation that did happen
+    BUILD_FAILED = "BUILD_FAILED"
+    START_FAILED = "START_FAILED"
+    NO_OUTPUT = "NO_OUTPUT"
+    CRASHED = "CRASHED"
+    TIMED_OUT = "TIMED_OUT"
+    OUTPUT_LIMIT = "OUTPUT_LIMIT"
+    MEMORY_LIMIT = "MEMORY_LIMIT"
+    PROTOCOL = "PROTOCOL"
+
+    @property
+    def is_green(self) -> bool:
+        return self in (Kind.EXACT, Kind.TIE, Kind.WITHIN)
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the case itself failed (as opposed to: was not judged, or is excused)."""
+        return self not in (
+            Kind.EXACT,
+            Kind.TIE,
+            Kind.WITHIN,
+            Kind.INCONCLUSIVE,
+            Kind.UNSUPPORTED,
+            Kind.SKIPPED,
+            Kind.BLOCKED,
+            Kind.KNOWN,
+        )
+
+
+_FAILURES: dict[type[ImplementationError], Kind] = {
+    BuildFailed: Kind.BUILD_FAILED,
+    StartFailed: Kind.START_FAILED,
+    NoOutput: Kind.NO_OUTPUT,
+    Crashed: Kind.CRASHED,
+    TimedOut: Kind.TIMED_OUT,
+    OutputLimit: Kind.OUTPUT_LIMIT,
+    MemoryLimit: Kind.MEMORY_LIMIT,
+    ProtocolViolation: Kind.PROTOCOL,
+}
+
+
+def kind_of_failure(failure: ImplementationError) -> Kind:
+    """Return the Verdict that an implementation's error becomes."""
+    return _FAILURES[type(failure)]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One thing asked of an implementation.
+
+    Attributes:
+        model, tokenizer: files that the program is given.
+        prompt: bytes of the prompt; None where the option itself is left out.
+        steps: positions to run, the echoed prompt included, as llama2.c counts them (0: the whole context).
+        temperature, topp, seed: sampler settings; temperature 0 is greedy.
+        threads: threads the program is asked to use.
+        mode: "generate" or "chat".
+        system: system prompt of a chat; None where the option is left out.
+        stdin: bytes given on standard input, which is then closed.
+    """
+
+    model: Path
+    tokenizer: Path
+    prompt: bytes | None = b""
+    steps: int = 256
+    temperature: float = 0.0
+    topp: float = 0.9
+    seed: int = 1
+    threads: int = 1
+    mode: str = "generate"
+    system: bytes | None = None
+    stdin: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a program did when it was asked.
+
+    Attributes:
+        command, cwd: what was run, and where.
+        stdout: everything it wrote, up to the limit.
+        stderr_tail: the end of what it wrote on stderr, decoded with replacement.
+        exit_code: as in `subprocess` (negative for a signal); None if it had to be killed or never started.
+        failure: why this is no result, or None. Whatever was printed before stays in stdout.
+        wall_s: from just before the start to the end of the process.
+        first_byte_s: from the start to its first byte of stdout; None if there was none.
+        cpu_s: user plus system time of its processes.
+        peak_rss_bytes: largest resident size of the process itself.
+        reported_tps: its own claim of tokens per second, recorded, not believed.
+    """
+
+    command: tuple[str, ...]
+    cwd: str
+    stdout: bytes
+    stderr_tail: str = ""
+    exit_code: int | None = 0
+    failure: ImplementationError | None = None
+    wall_s: float = 0.0
+    first_byte_s: float | None = None
+    cpu_s: float = 0.0
+    peak_rss_bytes: int = 0
+    reported_tps: float | None = None
+
+    @property
+    def command_line(self) -> str:
+        """The command, quoted for a shell."""
+        return shlex.join(self.command)
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """The proof that a difference is a near tie: its regret is at most `multiple` times the noise floor.
+
+    Attributes:
+        position: index of the token in the sequence, BOS being 0.
+        actual, expected: the chosen id and the reference's.
+        actual_logit, expected_logit: their float64 logits (natural units of the softmax).
+        floor: the noise floor measured at this position.
+    """
+
+    position: int
+    actual: int
+    expected: int
+    actual_logit: float
+    expected_logit: float
+    floor: float
+
+    @property
+    def regret(self) -> float:
+        return self.expected_logit - self.actual_logit
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """The first place where an implementation left what the reference allows.
+
+    Attributes:
+        step: index of the generated token (0: the first one after the prompt).
+        position: index in the whole sequence, BOS being 0.
+        expected, actual: ids; actual is None where no piece fits the bytes that were printed.
+        regret, floor: in logits; nan where they do not apply.
+        before: the text up to here that both agree on (its end).
+        expected_text, actual_text: how the two go on.
+    """
+
+    step: int
+    position: int
+    expected: int | None
+    actual: int | None
+    regret: float
+    floor: float
+    before: str
+    expected_text: str
+    actual_text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What we say of one case on one implementation.
+
+    Attributes:
+        case, impl, model: names.
+        kind: the verdict on the case as a whole.
+        reason: one line in plain words; empty only for EXACT.
+        tokenizer, forward: the verdicts on the two halves, where they could be told apart.
+        n_judged: generated tokens judged.
+        divergence: where it went wrong, for MISMATCH.
+        certificates: one for each place that differs and is a tie.
+        conventions: how the program prints, stops and counts, where that is not llama2.c's way.
+        reproduce: a command line that shows it again.
+        wall_s, peak_rss_bytes, reported_tps: of the run that was judged.
+    """
+
+    case: str
+    impl: str
+    model: str
+    kind: Kind
+    reason: str = ""
+    tokenizer: Kind | None = None
+    forward: Kind | None = None
+    n_judged: int = 0
+    divergence: Divergence | None = None
+    certificates: tuple[Certificate, ...] = ()
+    conventions: tuple[str, ...] = ()
+    reproduce: str = ""
+    wall_s: float = 0.0
+    peak_rss_bytes: int = 0
+    reported_tps: float | None = None
+    suite: str = ""
+    tags: tuple[str, ...] = field(default=())
+
+
+def count(verdicts: Sequence[Verdict]) -> dict[Kind, int]:
+    """Count verdicts by kind, in the order of `Kind`, leaving out kinds that do not occur."""
+    return {kind: n for kind in Kind if (n := sum(v.kind is kind for v in verdicts))}
