@@ -1,0 +1,628 @@
+"""One child process, from its start to the end of everything it started: limits, capture, resource use.
+
+`run` returns an Observation for whatever the program does, and never hangs: it is back at most one second after the
+limit of time. Both pipes are drained all the while, so no program blocks on a full one. When the process itself has
+ended, what it left behind is given `GRACE_S` to finish writing and is then killed, wherever it hid: children start
+below a small spawner (spawner.py) to which daemonised processes return. On systems other than Linux that last promise
+is weaker: processes that left the session are looked for by a mark in their environment.
+
+Memory is limited by what the processes hold and cannot give back (anonymous and shared pages, summed and sampled):
+never by address space, which virtual machines reserve by the terabyte, and not by mapped files, which are cache.
+
+This is no sandbox: a program may do whatever its user may. See docs/trust.md.
+"""
+
+from __future__ import annotations
+
+import array
+import atexit
+import contextlib
+import itertools
+import marshal
+import os
+import select
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from harness.errors import (
+    Crashed,
+    ImplementationError,
+    InputError,
+    MemoryLimit,
+    NoOutput,
+    OutputLimit,
+    StartFailed,
+    TimedOut,
+)
+from harness.results import Observation
+
+__all__ = ["Limits", "run", "terminate_all"]
+
+GRACE_S = 0.2  # for processes that outlive the main one to finish writing
+KILL_S = 0.8  # to wait for killed processes to be gone; together with the limit of time: limit + 1 s
+PAUSE_S = 0.003  # between two reads of a slow stream: a wake-up for each token would disturb what is measured
+READ_BYTES = 1 << 18
+MARK = "HARNESS_RUN"  # environment variable that every process of a run inherits
+# How fast memory can be filled, at most: sets how long one may look away while far below the limit.
+FILL_BYTES_PER_S = 16 << 30
+SAMPLE_MIN_S, SAMPLE_MAX_S = 0.02, 0.2
+MAX_IDLE = 16  # spawners kept for later
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a program may use before it is stopped.
+
+    Attributes:
+        time_s: from its start to its end.
+        output_bytes: on stdout.
+        stderr_bytes: the end of stderr that is kept; it may write without limit, and all of it is drained.
+        memory_bytes: resident, over all its processes, mapped files not counted.
+    """
+
+    time_s: float = 60.0
+    output_bytes: int = 16 << 20
+    stderr_bytes: int = 8 << 10
+    memory_bytes: int = 8 << 30
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def run(
+    command: Sequence[str | bytes],
+    *,
+    cwd: str | os.PathLike[str],
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    limits: Limits = DEFAULT_LIMITS,
+) -> Observation:
+    """Run one program to its end, or to a limit, and leave no process of it behind.
+
+    May be called from several threads at once. Interrupted (by ^C, say), it kills the program and passes the
+    interruption on.
+
+    Args:
+        command: argv; a name without a slash is looked up in PATH, a relative path is relative to `cwd`.
+        cwd: working directory.
+        env: the whole environment; None: that of the harness.
+        stdin: fed to the program, then closed.
+        limits: what it may use.
+
+    Returns:
+        What it did. `failure` is None, or StartFailed, Crashed (signal or non-zero exit), TimedOut, OutputLimit,
+        MemoryLimit, or NoOutput (exit 0 and an empty stdout); stdout holds what was printed in every case.
+
+    Raises:
+        InputError: the command is empty or an argument holds a NUL byte, which no argument can carry.
+    """
+    argv = [os.fsencode(word) for word in command]
+    if not argv or not argv[0]:
+        raise InputError("the command is empty")
+    for index, word in enumerate(argv):
+        if b"\0" in word:
+            raise InputError(
+                "an argument holds a NUL byte, which no program can be given", where=f"argument {index}"
+            )
+    environment = {os.fsencode(k): os.fsencode(v) for k, v in (os.environ if env is None else env).items()}
+    mark = uuid.uuid4().hex
+    environment[MARK.encode()] = mark.encode()
+    path = argv[0]
+    if b"/" not in path:
+        found = shutil.which(path, path=environment.get(b"PATH", os.fsencode(os.defpath)))
+        if found is None:
+            what = f"{os.fsdecode(path)}: not found in PATH"
+            return _Run(argv, os.fspath(cwd), limits).observation(_failed(StartFailed, what, argv))
+        path = found
+    for attempt in range(2):
+        spawner = _take_spawner()
+        try:
+            watched = _Run(argv, os.fspath(cwd), limits)
+            try:
+                watched.go(spawner, path, environment, stdin)
+            except _SpawnerLost:
+                _kill_marked(mark)
+                spawner.close()
+                if watched.pid is None and attempt == 0 and not spawner.is_ending:
+                    continue  # it had died while it was idle: nothing was started
+                what = "was cancelled" if spawner.is_ending else "ended the spawner that it was started from"
+                failure = _failed(Crashed, what, argv, watched.tail())
+                return watched.observation(failure)
+        except BaseException:
+            spawner.close()
+            if not spawner.is_subreaper:
+                _kill_marked(mark)
+            raise
+        if watched.is_clean:
+            _give_back(spawner)
+        else:
+            spawner.close(wait=False)  # it goes on killing on its own
+        if not spawner.is_subreaper and watched.killed:
+            _kill_marked(mark)
+        return watched.observation(watched.verdict())
+    raise AssertionError("a fresh spawner was lost before it started anything")
+
+
+def terminate_all() -> None:
+    """End every run that is under way in this process, from whatever thread; those calls return as Crashed."""
+    with _lock:
+        idle, busy = list(_idle), [spawner for spawner in _spawners if spawner not in _idle]
+        _idle.clear()
+    for spawner in busy:
+        spawner.end()
+    for spawner in idle:
+        spawner.close()
+    for spawner in busy:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            spawner.process.wait(KILL_S)
+
+
+def _failed(
+    kind: type[ImplementationError],
+    what: str,
+    argv: Sequence[bytes],
+    tail: str = "",
+    *,
+    limit: float | None = None,
+    exit_code: int | None = None,
+) -> ImplementationError:
+    command = shlex.join(os.fsdecode(word) for word in argv)
+    return kind(what, command=command, stderr_tail=tail, limit=limit, exit_code=exit_code)
+
+
+# ---- the harness's side of a spawner
+
+
+class _SpawnerLost(Exception):
+    """The spawner is gone: killed from outside, by the program under test, or by terminate_all."""
+
+
+class _Spawner:
+    """A spawner process and the socket to it."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        script = str(Path(__file__).with_name("spawner.py"))
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-S", script, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        self.control = ours
+        self.is_subreaper = sys.platform.startswith("linux")
+        self.is_ending = False
+        self.buffer = b""
+
+    def send(self, message: tuple[Any, ...], fds: Sequence[int] = ()) -> None:
+        body = marshal.dumps(message)
+        data = len(body).to_bytes(4, "little") + body
+        try:
+            if fds:
+                rights = array.array("i", fds)
+                sent = self.control.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+                data = data[sent:]
+            self.control.sendall(data)
+        except OSError as error:
+            raise _SpawnerLost from error
+
+    def receive(self) -> list[tuple[Any, ...]]:
+        """Read what has come; at least something has."""
+        try:
+            data = self.control.recv(1 << 16)
+        except OSError as error:
+            raise _SpawnerLost from error
+        if not data:
+            raise _SpawnerLost
+        self.buffer += data
+        messages = []
+        while len(self.buffer) >= 4 and len(self.buffer) >= 4 + (
+            size := int.from_bytes(self.buffer[:4], "little")
+        ):
+            messages.append(marshal.loads(self.buffer[4 : 4 + size]))
+            self.buffer = self.buffer[4 + size :]
+        return messages
+
+    def end(self) -> None:
+        """Have it kill what runs below it and end; whoever is talking to it finds it lost."""
+        self.is_ending = True
+        with contextlib.suppress(OSError):
+            self.control.shutdown(socket.SHUT_RDWR)
+
+    def close(self, *, wait: bool = True) -> None:
+        """End it and let go of it; for the one who has it in use."""
+        with contextlib.suppress(OSError):
+            self.control.shutdown(socket.SHUT_RDWR)
+        self.control.close()
+        if wait:
+            try:
+                self.process.wait(KILL_S)
+            except subprocess.TimeoutExpired:
+                wait = False
+        if not wait:
+            _leaving.append(self.process)
+
+    def forget(self) -> None:
+        """Drop a spawner that belongs to the process this one was forked from."""
+        self.control.close()
+        self.process.returncode = 0  # not ours to wait for
+
+
+_lock = threading.Lock()
+_idle: list[_Spawner] = []
+_spawners: weakref.WeakSet[_Spawner] = weakref.WeakSet()
+_leaving: list[subprocess.Popen[bytes]] = []  # on their way out, still to be waited for
+_runs = itertools.count(1)
+
+
+def _take_spawner() -> _Spawner:
+    with _lock:
+        if _idle:
+            return _idle.pop()
+    spawner = _Spawner()
+    with _lock:
+        _spawners.add(spawner)
+        _leaving[:] = [process for process in _leaving if process.poll() is None]
+    return spawner
+
+
+def _give_back(spawner: _Spawner) -> None:
+    with _lock:
+        if len(_idle) < MAX_IDLE and spawner.control.fileno() >= 0:
+            _idle.append(spawner)
+            return
+    spawner.close()
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+    for spawner in list(_spawners):
+        spawner.forget()
+    _idle.clear()
+    _leaving.clear()
+    _spawners.clear()
+
+
+def _at_exit() -> None:
+    terminate_all()
+    for process in _leaving:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(KILL_S)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)
+
+
+# ---- one run
+
+
+@dataclass(slots=True)
+class _Run:
+    """The state of one run, and the loop that drives it."""
+
+    argv: list[bytes]
+    cwd: str
+    limits: Limits
+    run: int = field(default_factory=lambda: next(_runs))
+    stdout: bytearray = field(default_factory=bytearray)
+    stderr: bytearray = field(default_factory=bytearray)
+    pid: int | None = None
+    start: float = 0.0
+    end: float | None = None
+    first_byte: float | None = None
+    exit_code: int | None = None
+    cpu_s: float = 0.0
+    max_rss_bytes: int = 0
+    high_water_bytes: int = 0
+    floor_bytes: int = 0
+    is_clean: bool = False
+    killed: bool = False
+    failure: ImplementationError | None = None
+
+    def go(self, spawner: _Spawner, path: bytes, env: dict[bytes, bytes], stdin: bytes) -> None:
+        """Start the program and stay until it, and all that it started, is gone."""
+        with contextlib.ExitStack() as stack:
+            ends = [os.pipe(), os.pipe()]
+            source = os.pipe() if stdin else (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), -1)
+            mine = [fd for fd in (ends[0][0], ends[1][0], source[1]) if fd >= 0]
+            theirs = [source[0], ends[0][1], ends[1][1]]
+            closing = _Descriptors([*mine, *theirs])
+            stack.callback(closing.close_all)
+            for fd in mine:
+                os.set_blocking(fd, False)
+            self.start = time.monotonic()
+            spawner.send((self.run, "start", path, self.argv, os.fsencode(self.cwd), env), theirs)
+            for fd in theirs:
+                closing.close(fd)
+            self._loop(spawner, closing, ends[0][0], ends[1][0], source[1], memoryview(stdin))
+
+    def _loop(
+        self, spawner: _Spawner, fds: _Descriptors, out: int, err: int, feed: int, stdin: memoryview
+    ) -> None:
+        poll = select.poll()
+        control = spawner.control.fileno()
+        poll.register(control, select.POLLIN)
+        poll.register(out, select.POLLIN)
+        poll.register(err, select.POLLIN)
+        if feed >= 0:
+            poll.register(feed, select.POLLOUT)
+        open_streams = {out: self._take_stdout, err: self._take_stderr}
+        paused: dict[int, float] = {}  # stream -> when to look at it again
+        deadline = self.start + self.limits.time_s
+        sample_at = self.start + SAMPLE_MIN_S
+        grace_until: float | None = None
+        give_up = float("inf")
+        while True:
+            now = time.monotonic()
+            for fd in [fd for fd, until in paused.items() if until <= now]:
+                del paused[fd]
+                poll.register(fd, select.POLLIN)
+            if not self.killed:
+                if self.end is None and now >= deadline:
+                    limit = self.limits.time_s
+                    self.fail(TimedOut, f"did not end within {limit:g} s", limit=limit)
+                elif now >= sample_at and self.pid is not None:
+                    sample_at = now + self._sample(spawner)
+                outlived = grace_until is not None and (now >= min(grace_until, deadline) or not open_streams)
+                if self.failure is not None or outlived:
+                    self.killed = True
+                    spawner.send((self.run, "kill"))
+                    give_up = now + KILL_S
+            elif now >= give_up:
+                break
+            wake = give_up if self.killed else min(deadline, sample_at, grace_until or deadline)
+            wake = min([wake, *paused.values()])
+            for fd, _ in poll.poll(max(0.0, (wake - now) * 1000.0 + 0.5)):
+                if fd == control:
+                    for message in spawner.receive():
+                        self._hear(message)
+                    if self.end is not None and grace_until is None:
+                        self.floor_bytes = _high_water(spawner.process.pid)
+                        grace_until = time.monotonic() + GRACE_S
+                elif fd == feed:
+                    stdin = self._feed(feed, stdin)
+                    if not stdin:
+                        poll.unregister(feed)
+                        fds.close(feed)
+                elif fd in open_streams:
+                    data = _read(fd)
+                    if data == b"":
+                        poll.unregister(fd)
+                        del open_streams[fd]
+                    elif data is not None:
+                        open_streams[fd](data)
+                        if len(data) < 4096 and self.end is None:
+                            poll.unregister(fd)
+                            paused[fd] = time.monotonic() + PAUSE_S
+            if self.is_clean:
+                break
+        for fd, take in open_streams.items():  # what is still in the pipes, now that nobody writes to them
+            budget = self.limits.output_bytes + (1 << 20)
+            while budget > 0 and (data := _read(fd)):
+                take(data)
+                budget -= len(data)
+
+    def _hear(self, message: tuple[Any, ...]) -> None:
+        run, kind, *rest = message
+        if run != self.run:
+            return
+        if kind == "started":
+            self.pid, self.start = rest
+        elif kind == "failed":
+            where, number = rest
+            name = self.cwd if where == "cwd" else os.fsdecode(self.argv[0])
+            hint = "; a script needs a #! line" if number == 8 else ""  # ENOEXEC
+            self.fail(StartFailed, f"{name}: {os.strerror(number)}{hint}")
+            self.is_clean = True
+        elif kind == "exited":
+            status, self.end, self.max_rss_bytes = rest
+            self.exit_code = os.waitstatus_to_exitcode(status)
+        elif kind == "clean":
+            (self.cpu_s,) = rest
+            self.is_clean = True
+
+    def _take_stdout(self, data: bytes) -> None:
+        if self.first_byte is None:
+            self.first_byte = time.monotonic()
+            if self.pid is not None:
+                self.high_water_bytes = max(self.high_water_bytes, _high_water(self.pid))
+        room = self.limits.output_bytes - len(self.stdout)
+        self.stdout += data[:room]
+        if len(data) > room:
+            limit = self.limits.output_bytes
+            self.fail(OutputLimit, f"wrote more than {limit:,} bytes", limit=limit)
+
+    def _take_stderr(self, data: bytes) -> None:
+        self.stderr += data
+        if len(self.stderr) > 2 * self.limits.stderr_bytes + (1 << 16):
+            del self.stderr[: -self.limits.stderr_bytes or None]
+
+    def _feed(self, feed: int, stdin: memoryview) -> memoryview:
+        try:
+            return stdin[os.write(feed, stdin[: 1 << 16]) :]
+        except BlockingIOError:
+            return stdin
+        except OSError:  # it does not want to read (EPIPE)
+            return stdin[:0]
+
+    def _sample(self, spawner: _Spawner) -> float:
+        """Look at the memory in use; return the seconds until the next look."""
+        limit = self.limits.memory_bytes
+        assert self.pid is not None
+        self.high_water_bytes = max(self.high_water_bytes, _high_water(self.pid))
+        used = sum(map(_held_bytes, _below(spawner.process.pid)))
+        if used > limit:
+            self.fail(MemoryLimit, f"held {used:,} bytes of memory, the limit is {limit:,}", limit=limit)
+        return min(max((limit - used) / FILL_BYTES_PER_S, SAMPLE_MIN_S), SAMPLE_MAX_S)
+
+    def fail(self, kind: type[ImplementationError], what: str, *, limit: float | None = None) -> None:
+        if self.failure is None:
+            self.failure = _failed(kind, what, self.argv, limit=limit)
+
+    def tail(self) -> str:
+        kept = self.limits.stderr_bytes
+        return bytes(self.stderr[-kept:] if kept else b"").decode("utf-8", "replace")
+
+    def verdict(self) -> ImplementationError | None:
+        """Say why this is no result, or None."""
+        tail = self.tail()
+        if self.failure is not None:
+            self.failure.stderr_tail = tail
+            return self.failure
+        code = self.exit_code
+        if code is None:
+            return _failed(TimedOut, "could not be ended", self.argv, tail, limit=self.limits.time_s)
+        if code < 0:
+            return _failed(Crashed, f"ended by {_signal_name(-code)}", self.argv, tail, exit_code=code)
+        if code > 0:
+            return _failed(Crashed, f"ended with exit code {code}", self.argv, tail, exit_code=code)
+        if not self.stdout:
+            return _failed(NoOutput, "ended well and wrote nothing on stdout", self.argv, tail, exit_code=0)
+        return None
+
+    def observation(self, failure: ImplementationError | None) -> Observation:
+        end = self.end if self.end is not None else time.monotonic()
+        by_limit = isinstance(failure, (TimedOut, OutputLimit, MemoryLimit, StartFailed))
+        return Observation(
+            command=tuple(os.fsdecode(word) for word in self.argv),
+            cwd=self.cwd,
+            stdout=bytes(self.stdout),
+            stderr_tail=self.tail(),
+            exit_code=None if by_limit else self.exit_code,
+            failure=failure,
+            wall_s=end - self.start if self.pid is not None else 0.0,
+            first_byte_s=None if self.first_byte is None else self.first_byte - self.start,
+            cpu_s=self.cpu_s,
+            peak_rss_bytes=self._peak_rss_bytes(),
+        )
+
+    def _peak_rss_bytes(self) -> int:
+        # The kernel's figure starts at the spawner's own size: below that, what was sampled is nearer the truth.
+        if self.max_rss_bytes > self.floor_bytes or not self.high_water_bytes:
+            return max(self.max_rss_bytes, self.high_water_bytes)
+        return self.high_water_bytes
+
+
+class _Descriptors:
+    """File descriptors that are closed exactly once."""
+
+    def __init__(self, fds: Sequence[int]) -> None:
+        self.open = set(fds)
+
+    def close(self, fd: int) -> None:
+        if fd in self.open:
+            self.open.remove(fd)
+            os.close(fd)
+
+    def close_all(self) -> None:
+        for fd in list(self.open):
+            self.close(fd)
+
+
+def _read(fd: int) -> bytes | None:
+    """Read what is there: b"" at the end of the stream, None if there is nothing now."""
+    try:
+        return os.read(fd, READ_BYTES)
+    except BlockingIOError:
+        return None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+# ---- memory, and strays
+
+
+def _below(pid: int) -> list[int]:
+    """List the live processes below one, near ones first."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        parent = waiting.pop()
+        try:
+            for thread in os.listdir(f"/proc/{parent}/task"):
+                with open(f"/proc/{parent}/task/{thread}/children", "rb") as file:
+                    children = [int(word) for word in file.read().split()]
+                found += children
+                waiting += children
+        except FileNotFoundError:
+            if not os.path.exists("/proc/self/task"):
+                return _below_slowly(pid)
+        except OSError:
+            continue
+    return found
+
+
+def _below_slowly(pid: int) -> list[int]:
+    try:
+        return [process.pid for process in psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _held_bytes(pid: int) -> int:
+    """Return the resident bytes of a process that are its own: anonymous and shared pages, not mapped files."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            text = file.read()
+    except FileNotFoundError:
+        if os.path.exists("/proc/self/status"):
+            return 0
+        with contextlib.suppress(psutil.Error):
+            return int(psutil.Process(pid).memory_info().rss)
+        return 0
+    except OSError:
+        return 0
+    return _status_field(text, b"RssAnon:") + _status_field(text, b"RssShmem:")
+
+
+def _high_water(pid: int) -> int:
+    """Return the largest resident size that a process has had since its exec; 0 if it cannot be told."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            return _status_field(file.read(), b"VmHWM:")
+    except OSError:
+        return 0
+
+
+def _status_field(status: bytes, name: bytes) -> int:
+    place = status.find(name)
+    return int(status[place + len(name) :].split(None, 1)[0]) * 1024 if place >= 0 else 0
+
+
+def _kill_marked(mark: str) -> None:
+    """Kill every process that carries this run's mark in its environment: the way without a subreaper."""
+    for _ in range(10):
+        found = False
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get(MARK) == mark:
+                    process.kill()
+                    found = True
+        if not found:
+            return
+        time.sleep(0.01)
