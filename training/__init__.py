@@ -1,0 +1,1 @@
+"""Development tools that make the embedded models; not part of the wheel."""

@@ -1,0 +1,271 @@
+"""Measure the embedded models with a small float64 engine and write golden/models/README.md.
+
+For each model and prompt: the greedy text, how sharp its distributions are, its near ties, and at which step the greedy text would
+first change if the program that runs it had a certain fault. A model in whose text a fault changes nothing is no use for finding it.
+"""
+
+import hashlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from training import tokenizer
+from training.checkpoint import NORMS, Config, Weights, quantize, read_v0
+from training.models import MODELS, OUT
+
+PROMPTS = {
+    "gqa": (
+        "",
+        "Once upon a time, there was a little boy named Ben.",
+        "One day, Mia",
+        "“Hello, Zoë,” said the 🦙",
+    ),
+    "mha": (
+        "",
+        "One day, Tom",
+        "Once upon a time, there was a little girl named Vera",
+        "Chloé and Björn ate 3 crêpes",
+    ),
+    "mqa": (
+        "",
+        "This is a story in 5 chapters. José",
+        "This is a story in 4 chapters. Anna was a little girl who lived in house number 96",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """The steps of the network that a fault may replace."""
+
+    rope_is_split: bool = False
+    rope_theta: float = 10000.0
+    is_k_rotated: bool = True
+    is_q_rotated: bool = True
+    scale: Callable[[Config], float] = lambda config: config.head_dim**-0.5
+    kv_head: Callable[[int, Config], int] = lambda head, config: head * config.n_kv_heads // config.n_heads
+    eps: float = 1e-5
+    activation: Callable[[np.ndarray], np.ndarray] = lambda x: x / (1 + np.exp(-x))
+    classifier: str = "lm_head"
+
+
+HONEST = Network()
+FAULTS = {
+    "RoPE on split halves": replace(HONEST, rope_is_split=True),
+    "RoPE theta 1e6": replace(HONEST, rope_theta=1e6),
+    "RoPE theta 500000": replace(HONEST, rope_theta=5e5),
+    "k not rotated": replace(HONEST, is_k_rotated=False),
+    "no RoPE": replace(HONEST, is_k_rotated=False, is_q_rotated=False),
+    "no attention scale": replace(HONEST, scale=lambda config: 1.0),
+    "attention scale 1/sqrt(dim)": replace(HONEST, scale=lambda config: config.dim**-0.5),
+    "KV head h mod G": replace(HONEST, kv_head=lambda head, config: head % config.n_kv_heads),
+    "KV head always 0": replace(HONEST, kv_head=lambda head, config: 0),
+    "eps 1e-3": replace(HONEST, eps=1e-3),
+    "eps 1e-6": replace(HONEST, eps=1e-6),
+    "eps 0": replace(HONEST, eps=0.0),
+    "ReLU for SiLU": replace(HONEST, activation=lambda x: np.maximum(x, 0)),
+    "GELU (tanh) for SiLU": replace(
+        HONEST, activation=lambda x: x / (1 + np.exp(-1.5957691216 * (x + 0.044715 * x**3)))
+    ),
+    "embedding as classifier": replace(HONEST, classifier="tok_embedding"),
+}
+
+
+class Engine:
+    """Feed ids, get logits; keys and values of what was fed stay in the cache. Everything in float64."""
+
+    def __init__(self, config: Config, weights: Weights, network: Network = HONEST):
+        self.config, self.network = config, network
+        self.weights = {name: array.astype(np.float64) for name, array in weights.items()}
+        self.weights.setdefault("lm_head", self.weights["tok_embedding"])
+        self.keys: list[np.ndarray] = [np.empty((0, config.n_kv_heads, config.head_dim))] * config.n_layers
+        self.values = list(self.keys)
+
+    def feed(self, ids: list[int]) -> np.ndarray:
+        """(len(ids), vocab_size) logits of ids at the next positions."""
+        weights, config, network = self.weights, self.config, self.network
+        n_tokens, start = len(ids), len(self.keys[0])
+        pos = np.arange(start, start + n_tokens)
+        hidden_from = np.arange(start + n_tokens)[None, :] > pos[:, None]
+        kv_heads = [network.kv_head(head, config) for head in range(config.n_heads)]
+        x = weights["tok_embedding"][ids]
+        for layer in range(config.n_layers):
+            h = self._rmsnorm(x, weights["attn_norm"][layer])
+            q = (h @ weights["wq"][layer].T).reshape(n_tokens, config.n_heads, config.head_dim)
+            k = (h @ weights["wk"][layer].T).reshape(n_tokens, config.n_kv_heads, config.head_dim)
+            v = (h @ weights["wv"][layer].T).reshape(n_tokens, config.n_kv_heads, config.head_dim)
+            q = self._rotate(q, pos) if network.is_q_rotated else q
+            k = self._rotate(k, pos) if network.is_k_rotated else k
+            self.keys[layer] = np.concatenate((self.keys[layer], k))
+            self.values[layer] = np.concatenate((self.values[layer], v))
+            scores = np.einsum("qhd,khd->hqk", q, self.keys[layer][:, kv_heads]) * network.scale(config)
+            scores[:, hidden_from] = -np.inf
+            scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+            scores /= scores.sum(axis=-1, keepdims=True)
+            mixed = np.einsum("hqk,khd->qhd", scores, self.values[layer][:, kv_heads])
+            x = x + mixed.reshape(n_tokens, config.dim) @ weights["wo"][layer].T
+            h = self._rmsnorm(x, weights["ffn_norm"][layer])
+            gate, up = h @ weights["w_gate"][layer].T, h @ weights["w_up"][layer].T
+            x = x + (network.activation(gate) * up) @ weights["w_down"][layer].T
+        return self._rmsnorm(x, weights["final_norm"]) @ weights[network.classifier].T
+
+    def _rmsnorm(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + self.network.eps) * weight
+
+    def _rotate(self, x: np.ndarray, pos: np.ndarray) -> np.ndarray:
+        half = self.config.head_dim // 2
+        angles = pos[:, None, None] * self.network.rope_theta ** (-np.arange(half) / half)
+        first, second = (
+            (slice(half), slice(half, None))
+            if self.network.rope_is_split
+            else (slice(0, None, 2), slice(1, None, 2))
+        )
+        out = np.empty_like(x)
+        out[..., first] = x[..., first] * np.cos(angles) - x[..., second] * np.sin(angles)
+        out[..., second] = x[..., first] * np.sin(angles) + x[..., second] * np.cos(angles)
+        return out
+
+
+def greedy(config: Config, weights: Weights, prompt: list[int]) -> list[int]:
+    """BOS, the prompt and its greedy continuation up to the next BOS or the end of the context."""
+    engine, ids = Engine(config, weights), [tokenizer.BOS, *prompt]
+    logits = engine.feed(ids)[-1]
+    while len(ids) <= config.seq_len:
+        ids.append(int(logits.argmax()))
+        if ids[-1] == tokenizer.BOS:
+            break
+        logits = engine.feed(ids[-1:])[-1] if len(ids) <= config.seq_len else logits
+    return ids
+
+
+def first_change(
+    config: Config, weights: Weights, network: Network, ids: list[int], n_prompt: int
+) -> int | None:
+    """The step at which a faulty program's greedy text leaves `ids`, counted from the first generated token."""
+    chosen = Engine(config, weights, network).feed(ids[:-1]).argmax(axis=-1)[n_prompt:]
+    changed = np.flatnonzero(chosen != ids[n_prompt + 1 :])
+    return int(changed[0]) if changed.size else None
+
+
+def margins(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per row: logit gap between the two likeliest, and the probability of the likeliest."""
+    top = np.sort(logits, axis=-1)[:, :-3:-1]
+    likeliest = 1 / np.exp(logits - top[:, :1]).sum(axis=-1)
+    return top[:, 0] - top[:, 1], likeliest
+
+
+def dequantized(weights: Weights, group_size: int) -> Weights:
+    """Weights as the int8 file holds them."""
+    out = {}
+    for name, tensor in weights.items():
+        if name in NORMS:
+            out[name] = tensor
+        else:
+            values, scales = quantize(tensor, group_size)
+            out[name] = (values * scales[:, None]).reshape(tensor.shape)
+    return out
+
+
+def describe(name: str, out: Path) -> str:
+    """The README section of one model."""
+    model = MODELS[name]
+    config, weights = read_v0(out / f"{name}.bin")
+    vocabulary = tokenizer.read(out / f"{name}-tok.bin")
+    lines = [f"## {name}", "", f"{model.description[0].upper()}{model.description[1:]}.", ""]
+    changes: dict[str, list[str]] = {fault: [] for fault in (*FAULTS, "int8 weights")}
+    for number, prompt in enumerate(PROMPTS[name], 1):
+        prompt_ids = vocabulary.encode(prompt)
+        ids, n_prompt = greedy(config, weights, prompt_ids), len(prompt_ids)
+        gaps, likeliest = margins(Engine(config, weights).feed(ids[:-1])[n_prompt:])
+        n_fallback = sum(3 <= i < 259 and i != 13 for i in prompt_ids)
+        ended = "ends with BOS" if ids[-1] == tokenizer.BOS else "fills the context"
+        closest = ", ".join(f"{gaps[step]:.4f} at {step}" for step in np.argsort(gaps)[:4])
+        title = f"“{prompt}”" if "“" not in prompt else f"`{prompt}`"
+        lines += [
+            f"Prompt {number}: {title if prompt else 'none'} ({n_prompt} ids, {n_fallback} of them byte fallback). "
+            f"{len(gaps)} steps, {ended}; likeliest token above 0.9 at {np.mean(likeliest > 0.9):.0%} of the steps, median {np.median(likeliest):.4f}; "
+            f"closest gaps {closest}.",
+            "",
+            "> " + vocabulary.decode([i for i in ids if i != tokenizer.BOS]).replace("\n", "\n>\n> "),
+            "",
+        ]
+        for fault, network in FAULTS.items():
+            step = first_change(config, weights, network, ids, n_prompt)
+            changes[fault].append("·" if step is None else str(step))
+        step = first_change(config, dequantized(weights, model.group_size), HONEST, ids, n_prompt)
+        changes["int8 weights"].append("·" if step is None else str(step))
+    lines += [
+        "| step at which the greedy text changes | "
+        + " | ".join(f"prompt {n}" for n in range(1, len(PROMPTS[name]) + 1))
+        + " |"
+    ]
+    lines += ["|---" * (len(PROMPTS[name]) + 1) + "|"]
+    lines += [f"| {fault} | " + " | ".join(steps) + " |" for fault, steps in changes.items()]
+    return "\n".join(lines) + "\n"
+
+
+def shapes_table() -> str:
+    heads = [
+        "dim",
+        "hidden_dim",
+        "n_layers",
+        "n_heads",
+        "n_kv_heads",
+        "head_dim",
+        "vocab_size",
+        "seq_len",
+        "classifier",
+    ]
+    lines = [f"| model | {' | '.join(heads)} | int8 group |", "|---" * (len(heads) + 2) + "|"]
+    for name, model in MODELS.items():
+        c = model.config
+        row = (c.dim, c.hidden_dim, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.vocab_size, c.seq_len)
+        lines.append(
+            f"| {name} | {' | '.join(map(str, row))} | {'shared' if c.is_tied else 'its own'} | {model.group_size} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def files_table(out: Path) -> str:
+    lines = ["| file | bytes | sha256 |", "|---|---|---|"]
+    for name in MODELS:
+        for file in (f"{name}.bin", f"{name}-q8.bin", f"{name}-tok.bin"):
+            raw = (out / file).read_bytes()
+            lines.append(f"| {file} | {len(raw):,} | `{hashlib.sha256(raw).hexdigest()}` |")
+    return "\n".join(lines) + "\n"
+
+
+README = """# Embedded models
+
+Three tiny llama2.c models, trained by `training/` on stories that our own program writes. They are small enough to ship and differ where
+implementations go wrong: in how heads share keys and values, in whether the classifier is the embedding, in sizes that no SIMD width divides,
+in a long context, in pieces that fall back to bytes. `NAME.bin` is a float32 checkpoint (llama2.c version 0), `NAME-q8.bin` the same weights
+in int8 (version 2; the group size divides dim and hidden_dim), `NAME-tok.bin` the tokenizer of both. `models.toml` lists them with their hashes.
+The files never change, since goldens name them by hash.
+
+Reproduce the files with `python -m training.make`, this page with `python -m training.measure` (see `training/README.md`).
+
+{shapes}
+{files}
+The residual stream is small on purpose (the mean square of an embedding row is comparable with eps), so that a wrong eps changes the text.
+
+Below: greedy text of a float64 engine; *steps* count from the first generated token; a *gap* is the difference of the two largest logits. The
+tables give the step at which the greedy text of a program with that one fault leaves the honest text; `·` means never. "int8 weights" is no
+fault: it is the same engine with the weights of `NAME-q8.bin` (activations not quantised). Where KV heads are not shared, or all heads share one,
+some head maps are the honest one; a shared classifier is the embedding.
+
+{models}"""
+
+
+def main() -> int:
+    sections = [describe(name, OUT) for name in MODELS]
+    text = README.format(shapes=shapes_table(), files=files_table(OUT), models="\n".join(sections))
+    (OUT / "README.md").write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

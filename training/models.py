@@ -1,0 +1,72 @@
+"""The embedded models: their shapes, how they are trained, and why each exists. Imports no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from training import stories
+from training.checkpoint import Config
+
+OUT = Path(__file__).parent.parent / "golden" / "models"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained: nothing else decides its bits but the versions of Python, numpy and torch, and the machine."""
+
+    style: str
+    seed: int
+    n_steps: int
+    batch_size: int
+    learning_rate: float
+    n_warmup_steps: int = 100
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.98)
+
+
+@dataclass(frozen=True)
+class Model:
+    """One embedded model and why it exists."""
+
+    config: Config
+    recipe: Recipe
+    group_size: int
+    # Characters that get no piece of their own and so exercise byte fallback.
+    fallback: str
+    description: str
+
+
+# Emoji and rarer accents never get a piece; curly quotes and é do.
+FALLBACK = "".join(sorted({c for c in "".join(stories.EMOJI.values()) + "ëñïöê"}))
+
+MODELS = {
+    "gqa": Model(
+        Config(dim=64, hidden_dim=172, n_layers=5, n_heads=8, n_kv_heads=4, vocab_size=512, seq_len=512),
+        Recipe(style="tale", seed=260, n_steps=1700, batch_size=6, learning_rate=4e-3),
+        group_size=4,
+        fallback=FALLBACK,
+        description="grouped-query attention (8 heads on 4), tied; the shape of stories260K",
+    ),
+    "mha": Model(
+        Config(
+            dim=70,
+            hidden_dim=182,
+            n_layers=3,
+            n_heads=5,
+            n_kv_heads=5,
+            vocab_size=397,
+            seq_len=256,
+            is_tied=False,
+        ),
+        Recipe(style="note", seed=397, n_steps=3600, batch_size=8, learning_rate=4e-3),
+        group_size=14,
+        fallback=FALLBACK,
+        description="multi-head attention, separate classifier, head_dim 14 and hidden_dim 182, which no SIMD width divides",
+    ),
+    "mqa": Model(
+        Config(dim=48, hidden_dim=132, n_layers=5, n_heads=4, n_kv_heads=1, vocab_size=480, seq_len=1024),
+        Recipe(style="saga", seed=1024, n_steps=2800, batch_size=3, learning_rate=4e-3),
+        group_size=12,
+        fallback=FALLBACK,
+        description="multi-query attention (4 heads on 1), tied; a context of 1024 in which the end recalls the beginning",
+    ),
+}
