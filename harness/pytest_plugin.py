@@ -1,0 +1,1 @@
+"""The pytest plugin: it judges golden cases on implementations as pytest items."""
