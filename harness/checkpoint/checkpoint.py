@@ -1,0 +1,112 @@
+"""Checkpoint: the weights of one llama under canonical names, whatever file they came from.
+
+A matrix is stored (out, in) and applied as ``x @ w.T``. The names, shapes and their order are those of
+`expected_shapes`; nothing else in the project spells out a weight's shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import CheckpointError
+from harness.model_config import ModelConfig
+from harness.quant import QuantTensor
+
+__all__ = ["NORMS", "Checkpoint", "Tensor", "expected_shapes"]
+
+Tensor = NDArray[Any] | QuantTensor
+
+# The last parts of the names of the vectors that RMSNorm multiplies by; never quantised.
+NORMS = ("attn_norm", "ffn_norm", "final_norm")
+
+
+def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Map every tensor's name to its shape, in the order of the forward pass.
+
+    >>> shapes = expected_shapes(ModelConfig(8, 12, 1, 4, 2, 16, 32))
+    >>> shapes["layers.0.wk"], shapes["layers.0.w_down"], "lm_head" in shapes
+    ((4, 8), (8, 12), False)
+    """
+    dim, kv_dim, hidden_dim, vocab_size = config.dim, config.kv_dim, config.hidden_dim, config.vocab_size
+    shapes: dict[str, tuple[int, ...]] = {"tok_embedding": (vocab_size, dim)}
+    for layer in range(config.n_layers):
+        shapes |= {
+            f"layers.{layer}.attn_norm": (dim,),
+            f"layers.{layer}.wq": (dim, dim),
+            f"layers.{layer}.wk": (kv_dim, dim),
+            f"layers.{layer}.wv": (kv_dim, dim),
+            f"layers.{layer}.wo": (dim, dim),
+            f"layers.{layer}.ffn_norm": (dim,),
+            f"layers.{layer}.w_gate": (hidden_dim, dim),
+            f"layers.{layer}.w_up": (hidden_dim, dim),
+            f"layers.{layer}.w_down": (dim, hidden_dim),
+        }
+    shapes["final_norm"] = (dim,)
+    if not config.is_tied:
+        shapes["lm_head"] = (vocab_size, dim)
+    return shapes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A model's dimensions and weights.
+
+    Attributes:
+        config: the dimensions.
+        tensors: name -> floating-point array or QuantTensor, as `expected_shapes` lists them. Arrays read from a
+            file are read-only views of it.
+        format: the container it came from: "llama2c-v0", "llama2c-v1", "llama2c-v2".
+        group_size: values per scale, if the matrices are quantised.
+        path: the file it came from.
+        rope_tables: the (seq_len, head_dim // 2) float32 cosines and sines of a llama2c-v0 file. Nobody computes
+            with them; they are kept because they cannot be recomputed bit for bit, so that a rewrite is exact.
+    """
+
+    config: ModelConfig
+    tensors: Mapping[str, Tensor]
+    format: str = "llama2c-v0"
+    group_size: int | None = None
+    path: Path | None = None
+    rope_tables: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+
+    def tensor(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    @property
+    def classifier(self) -> Tensor:
+        """The (vocab_size, dim) matrix that turns the final hidden state into logits."""
+        return self.tensors["tok_embedding" if self.config.is_tied else "lm_head"]
+
+    def validate(self) -> None:
+        """Check that exactly the expected tensors are there, each of its shape and a plausible dtype.
+
+        Raises:
+            CheckpointError: naming the first tensor that is missing, superfluous or of the wrong shape or dtype.
+        """
+        shapes = expected_shapes(self.config)
+        for name, shape in shapes.items():
+            tensor = self.tensors.get(name)
+            if tensor is None:
+                raise CheckpointError(f"tensor {name} is missing", path=self.path)
+            if tensor.shape != shape:
+                raise CheckpointError(
+                    f"tensor {name} has the wrong shape", path=self.path, expected=shape, actual=tensor.shape
+                )
+            if isinstance(tensor, QuantTensor):
+                if name.rpartition(".")[2] in NORMS:
+                    raise CheckpointError(
+                        f"tensor {name} is quantised", path=self.path, expected="a float32 norm", actual="int8"
+                    )
+            elif tensor.dtype.kind != "f":
+                raise CheckpointError(
+                    f"tensor {name} is not of floating point", path=self.path, actual=tensor.dtype
+                )
+        for name in self.tensors:
+            if name not in shapes:
+                raise CheckpointError(f"tensor {name} does not belong to this model", path=self.path)

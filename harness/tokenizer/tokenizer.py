@@ -1,0 +1,137 @@
+"""Tokenizer: text to token ids and back, exactly as llama2.c's programs do it.
+
+Pieces are bytes, never text: a character may be split over several byte pieces. The rules of encoding are in `bpe`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import TokenizerError
+from harness.tokenizer.bpe import HONEST, EncodeRules, Vocabulary, encode
+
+__all__ = ["Tokenizer"]
+
+# The closing bracket is not looked at, as in llama2.c.
+_BYTE_PIECE = re.compile(rb"<0x([0-9A-Fa-f]{1,2})")
+# What C's isprint and isspace accept in the "C" locale.
+_PRINTABLE = frozenset(bytes(range(0x20, 0x7F)) + b"\t\n\v\f\r")
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """A vocabulary by id.
+
+    Attributes:
+        pieces: the texts. The byte pieces, at ids 3 to 258 if there are any, are spelled <0x00> to <0xFF> whatever
+            the file's spelling.
+        scores: (vocab_size,) float32; a higher score merges earlier.
+        bos_id, eos_id: begin and end of a sequence.
+        layout: the file layout it was read from (see `tokenizer_bin`).
+    """
+
+    pieces: tuple[bytes, ...]
+    scores: NDArray[np.float32]
+    bos_id: int = 1
+    eos_id: int = 2
+    layout: str = "today"
+
+    def __post_init__(self) -> None:
+        if self.scores.shape != (len(self.pieces),):
+            raise ValueError(f"{len(self.pieces)} pieces but scores of shape {self.scores.shape}")
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.pieces)
+
+    @cached_property
+    def max_token_length(self) -> int:
+        """The longest piece, in bytes."""
+        return max(map(len, self.pieces), default=0)
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.pieces, self.scores.tolist(), self.bos_id, self.eos_id)
+
+    def encode(
+        self, text: str | bytes, *, bos: bool = True, eos: bool = False, rules: EncodeRules = HONEST
+    ) -> list[int]:
+        """Encode a text, or bytes that need not be UTF-8.
+
+        Raises:
+            TokenizerError: the vocabulary cannot express the text, or the text has a NUL or a lone surrogate.
+        """
+        if isinstance(text, str):
+            try:
+                text = text.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise TokenizerError(
+                    "the text contains a lone surrogate",
+                    where=f"character {error.start}",
+                    hint="pass bytes if it is not Unicode",
+                ) from error
+        return encode(text, self._vocabulary, bos=bos, eos=eos, rules=rules)
+
+    def is_byte_piece(self, id_: int) -> int | None:
+        """Return the byte that a piece stands for, if it is written as one (<0xHH>)."""
+        match = _BYTE_PIECE.match(self._piece(id_))
+        return int(match[1], 16) if match else None
+
+    def decode_piece(self, previous: int, token: int) -> bytes:
+        """Return what a token adds to the text after `previous`: one leading space goes directly after BOS.
+
+        A piece with a NUL ends there, as C strings do; the byte piece <0x00> adds nothing.
+        """
+        piece = self._piece(token)
+        if previous == self.bos_id and piece.startswith(b" "):
+            piece = piece[1:]
+        match = _BYTE_PIECE.match(piece)
+        if match:
+            piece = bytes((int(match[1], 16),))
+        return piece.partition(b"\0")[0]
+
+    def decode(self, ids: Sequence[int]) -> bytes:
+        """Decode a sequence.
+
+        A leading BOS adds nothing itself and takes one space off its successor. A sequence without BOS is taken as
+        the middle of a text: every piece counts in full.
+        """
+        return b"".join(self.decode_piece(before, id_) for before, id_ in self._steps(ids))
+
+    def printed(self, previous: int, token: int) -> bytes:
+        """Return what llama2.c writes for a token: a single byte only if it is printable ASCII or white space."""
+        piece = self.decode_piece(previous, token)
+        return b"" if len(piece) == 1 and piece[0] not in _PRINTABLE else piece
+
+    def print_text(self, ids: Sequence[int]) -> bytes:
+        """Return what llama2.c's `generate` shows for ids[1:], without its final newline.
+
+        ids[0] is the token fed first, which is never shown. A later BOS ends the output.
+        """
+        shown = bytearray()
+        for before, token in zip(ids, ids[1:], strict=False):
+            if token == self.bos_id:
+                break
+            shown += self.printed(before, token)
+        return bytes(shown)
+
+    def _steps(self, ids: Sequence[int]) -> Iterable[tuple[int, int]]:
+        if ids and ids[0] == self.bos_id:
+            return zip(ids, ids[1:], strict=False)
+        return zip((_NOTHING, *ids), ids, strict=False)
+
+    def _piece(self, id_: int) -> bytes:
+        if not 0 <= id_ < len(self.pieces):
+            raise TokenizerError(
+                "token id outside the vocabulary", expected=f"0 to {len(self.pieces) - 1}", actual=id_
+            )
+        return self.pieces[id_]
+
+
+_NOTHING = -1
