@@ -1,13 +1,14 @@
 """One child process, from its start to the end of everything it started: limits, capture, resource use.
 
-`run` returns an Observation for whatever the program does, and never hangs: it is back at most one second after the
-limit of time. Both pipes are drained all the while, so no program blocks on a full one. When the process itself has
-ended, what it left behind is given `GRACE_S` to finish writing and is then killed, wherever it hid: children start
-below a small spawner (spawner.py) to which daemonised processes return. On systems other than Linux that last promise
-is weaker: processes that left the session are looked for by a mark in their environment.
+`run` returns an Observation for whatever the program does, and never hangs: it is back at most one second
+after the limit of time. Both pipes are drained all the while, so no program blocks on a full one. When the
+process itself has ended, what it left behind is given `GRACE_S` to finish writing and is then killed, wherever
+it hid: children start below a small spawner (spawner.py) to which daemonised processes return. On systems other
+than Linux that last promise is weaker: processes that left are looked for by a mark in their environment.
 
-Memory is limited by what the processes hold and cannot give back (anonymous and shared pages, summed and sampled):
-never by address space, which virtual machines reserve by the terabyte, and not by mapped files, which are cache.
+Memory is limited by what the processes hold and cannot give back (anonymous and shared pages, summed and
+sampled): never by address space, which virtual machines reserve by the terabyte, and not by mapped files, which
+are cache.
 
 This is no sandbox: a program may do whatever its user may. See docs/trust.md.
 """
@@ -104,8 +105,8 @@ def run(
         limits: what it may use.
 
     Returns:
-        What it did. `failure` is None, or StartFailed, Crashed (signal or non-zero exit), TimedOut, OutputLimit,
-        MemoryLimit, or NoOutput (exit 0 and an empty stdout); stdout holds what was printed in every case.
+        What it did. `failure` is None, or StartFailed, Crashed (signal or non-zero exit), TimedOut,
+        OutputLimit, MemoryLimit, or NoOutput (exit 0, stdout empty); stdout holds what was printed in any case.
 
     Raises:
         InputError: the command is empty or an argument holds a NUL byte, which no argument can carry.
@@ -115,19 +116,19 @@ def run(
         raise InputError("the command is empty")
     for index, word in enumerate(argv):
         if b"\0" in word:
-            raise InputError(
-                "an argument holds a NUL byte, which no program can be given", where=f"argument {index}"
-            )
+            what = "an argument holds a NUL byte, which no program can be given"
+            raise InputError(what, where=f"argument {index}")
     environment = {os.fsencode(k): os.fsencode(v) for k, v in (os.environ if env is None else env).items()}
     mark = uuid.uuid4().hex
     environment[MARK.encode()] = mark.encode()
     path = argv[0]
     if b"/" not in path:
-        found = shutil.which(path, path=environment.get(b"PATH", os.fsencode(os.defpath)))
+        search = os.fsdecode(environment.get(b"PATH", os.fsencode(os.defpath)))
+        found = shutil.which(os.fsdecode(path), path=search)
         if found is None:
             what = f"{os.fsdecode(path)}: not found in PATH"
             return _Run(argv, os.fspath(cwd), limits).observation(_failed(StartFailed, what, argv))
-        path = found
+        path = os.fsencode(found)
     for attempt in range(2):
         spawner = _take_spawner()
         try:
@@ -158,7 +159,7 @@ def run(
 
 
 def terminate_all() -> None:
-    """End every run that is under way in this process, from whatever thread; those calls return as Crashed."""
+    """End every run under way in this process, in whatever thread; those calls return as Crashed."""
     with _lock:
         idle, busy = list(_idle), [spawner for spawner in _spawners if spawner not in _idle]
         _idle.clear()
@@ -234,9 +235,7 @@ class _Spawner:
             raise _SpawnerLost
         self.buffer += data
         messages = []
-        while len(self.buffer) >= 4 and len(self.buffer) >= 4 + (
-            size := int.from_bytes(self.buffer[:4], "little")
-        ):
+        while len(self.buffer) >= 4 + (size := int.from_bytes(self.buffer[:4], "little")):
             messages.append(marshal.loads(self.buffer[4 : 4 + size]))
             self.buffer = self.buffer[4 + size :]
         return messages
@@ -517,7 +516,7 @@ class _Run:
         )
 
     def _peak_rss_bytes(self) -> int:
-        # The kernel's figure starts at the spawner's own size: below that, what was sampled is nearer the truth.
+        # The kernel's figure starts at the spawner's own size: below that, the samples are nearer the truth.
         if self.max_rss_bytes > self.floor_bytes or not self.high_water_bytes:
             return max(self.max_rss_bytes, self.high_water_bytes)
         return self.high_water_bytes
@@ -585,7 +584,7 @@ def _below_slowly(pid: int) -> list[int]:
 
 
 def _held_bytes(pid: int) -> int:
-    """Return the resident bytes of a process that are its own: anonymous and shared pages, not mapped files."""
+    """Return the resident bytes that a process holds: anonymous and shared pages, not mapped files."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             text = file.read()

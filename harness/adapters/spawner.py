@@ -1,11 +1,11 @@
 """The small program that children are started from: run as a script, never imported by the harness.
 
-It keeps three promises that a large process cannot: a child's peak memory is its own (what Linux reports after an
-exec starts at the size of the process that started it), a process that daemonises comes back here instead of to init
-(child subreaper), and when the harness disappears, however suddenly, everything below ends at once.
+It keeps three promises that a large process cannot: a child's peak memory is its own (what Linux reports
+after an exec starts at the size of the process that started it), a process that daemonises comes back here
+instead of to init (child subreaper), and when the harness disappears, however suddenly, everything below ends.
 
-One spawner serves one run at a time, so that every process below it belongs to that run. Messages in both directions
-are a 4-byte little-endian length and a marshalled tuple.
+One spawner serves one run at a time, so that every process below it belongs to that run. Messages in both
+directions are a 4-byte little-endian length and a marshalled tuple.
 
     harness -> spawner   (run, "start", path, argv, cwd, env) with the descriptors of stdin, stdout and stderr
                          (run, "kill")
@@ -40,7 +40,7 @@ def become_subreaper() -> bool:
     try:
         import ctypes
 
-        return ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+        return bool(ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
     except (ImportError, OSError, AttributeError):
         return False
 
@@ -106,9 +106,7 @@ class Spawner:
                     os.set_inheritable(fd, False)
         self.buffer += data
         messages = []
-        while len(self.buffer) >= 4 and len(self.buffer) >= 4 + (
-            size := int.from_bytes(self.buffer[:4], "little")
-        ):
+        while len(self.buffer) >= 4 + (size := int.from_bytes(self.buffer[:4], "little")):
             messages.append(marshal.loads(self.buffer[4 : 4 + size]))
             self.buffer = self.buffer[4 + size :]
         return messages
@@ -173,10 +171,7 @@ class Spawner:
         if self.pid:
             send_signal(self.pid, signal.SIGKILL)
         if not self.is_subreaper:  # orphans do not come back to us here; their group is all that is known
-            try:
-                os.killpg(self.group, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass
+            send_signal(-self.group, signal.SIGKILL)
 
     def serve(self) -> None:
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
@@ -194,10 +189,7 @@ class Spawner:
             # While a kill is under way, look again: what was starting just then may have slipped through.
             ready = poll.poll(20 if self.is_killing and not self.is_clean else PARENT_POLL_MS)
             if any(fd == wake_read for fd, _ in ready):
-                try:
-                    os.read(wake_read, 4096)
-                except BlockingIOError:
-                    pass
+                os.read(wake_read, 4096)
             if any(fd == self.control.fileno() for fd, _ in ready):
                 messages = self.receive()
                 if messages is None:
@@ -226,11 +218,13 @@ class Spawner:
             time.sleep(0.01)
 
 
-def send_signal(pid: int, number: int) -> None:
+def send_signal(pid: int, number: int) -> bool:
+    """Signal a process, or a group by its negated id; False if it is gone or not ours."""
     try:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
-        pass
+        return False
+    return True
 
 
 def main() -> None:
