@@ -1,7 +1,8 @@
 """int8 group quantisation as llama2.c's version 2 files and its `runq` program define it.
 
-A group is `group_size` consecutive values that share one float32 scale, their largest magnitude over 127; a code
-is the value over the scale, rounded to an integer. There are two rules, which differ in exact halves only:
+A group is `group_size` consecutive values that share one float32 scale, their largest magnitude over 127; a
+code is the value over the scale, rounded to an integer. There are two rules, which differ in exact halves
+only:
 
     weights      (exporter)  ties to even; groups run over the flattened tensor, across row ends
     activations  (runq)      ties away from zero; groups run along the last axis, a short tail is left out
@@ -37,7 +38,8 @@ class QuantTensor:
 
     Attributes:
         codes: int8, of the tensor's logical shape.
-        scales: (codes.size // group_size,) float32; group g covers the flattened elements g*group_size onwards.
+        scales: (codes.size // group_size,) float32; group g covers the flattened elements from
+            g * group_size on.
         group_size: values per scale; divides codes.size, but not necessarily a row.
     """
 
@@ -47,7 +49,9 @@ class QuantTensor:
 
     def __post_init__(self) -> None:
         if self.codes.dtype != np.int8 or self.scales.dtype != np.float32:
-            raise ValueError(f"need int8 codes and float32 scales, got {self.codes.dtype}, {self.scales.dtype}")
+            raise ValueError(
+                f"need int8 codes and float32 scales, got {self.codes.dtype}, {self.scales.dtype}"
+            )
         _check_group_size(self.codes.size, self.group_size)
         if self.scales.shape != (self.codes.size // self.group_size,):
             raise ValueError(
@@ -74,8 +78,9 @@ def quantize_weights(w: NDArray[Any], group_size: int) -> QuantTensor:
         group_size: must divide w.size; nothing is padded and no other size is tried.
 
     Returns:
-        Codes in -127..127. Upstream does not clamp; here a code is clamped, which changes something only where a
-        group's largest magnitude is below 2**-135, so that its scale, a subnormal, has lost its precision.
+        Codes in -127..127. Upstream does not clamp; here a code is clamped, which changes something only
+        where a group's largest magnitude is below 2**-135, so that its scale, a subnormal, has lost its
+        precision.
 
     Raises:
         ValueError: the group size does not divide the tensor, or a weight is not finite.
@@ -103,15 +108,18 @@ def quantize_activations(x: NDArray[Any], group_size: int) -> tuple[NDArray[np.i
         x: (..., n) float32. Values beyond the last full group are not processed: their codes are 0.
 
     Returns:
-        Codes (..., n) int8 and scales (..., n // group_size) float32. What C leaves undefined is as on x86-64:
-        NaN does not count for the scale and gives code 0; a quotient beyond int8 (subnormal scales only) wraps.
+        Codes (..., n) int8 and scales (..., n // group_size) float32. What C leaves undefined is as on
+        x86-64: NaN does not count for the scale and gives code 0; a quotient beyond int8 (subnormal scales
+        only) wraps.
     """
     if group_size < 1:
         raise ValueError(f"group size is {group_size}, must be at least 1")
     n = x.shape[-1]
     n_groups = n // group_size
     codes = np.zeros(x.shape, np.int8)
-    full = np.asarray(x[..., : n_groups * group_size], np.float32).reshape(*x.shape[:-1], n_groups, group_size)
+    full = np.asarray(x[..., : n_groups * group_size], np.float32).reshape(
+        *x.shape[:-1], n_groups, group_size
+    )
     scales: NDArray[np.float32] = np.fmax.reduce(np.abs(full), axis=-1, initial=np.float32(0))
     scales /= np.float32(CODE_MAX)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -127,9 +135,10 @@ def quantize_activations(x: NDArray[Any], group_size: int) -> tuple[NDArray[np.i
 def error_bound(scales: NDArray[np.float32]) -> NDArray[np.float64]:
     """Bound |value - dequantised| for the values of each group, for either rule.
 
-    Half a code, plus the roundings of the scale, the quotient and the product: each at most 2**-24 of a value of at
-    most 127 scales, together below 2**-16 scales. Where the scale is subnormal its own rounding, up to 2**-150, is
-    multiplied by up to 127 codes: 2**-143. (Activations that wrap, see quantize_activations, are not covered.)
+    Half a code, plus the roundings of the scale, the quotient and the product: each at most 2**-24 of a value
+    of at most 127 scales, together below 2**-16 scales. Where the scale is subnormal its own rounding, up to
+    2**-150, is multiplied by up to 127 codes: 2**-143. (Activations that wrap, see quantize_activations, are
+    not covered.)
     """
     return scales.astype(np.float64) * (0.5 + 2.0**-16) + 2.0**-143
 

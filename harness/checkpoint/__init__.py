@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from pathlib import Path
+from typing import Protocol
 
 from harness.checkpoint import llama2c_bin
 from harness.checkpoint.checkpoint import Checkpoint, Tensor, expected_shapes
-from harness.errors import CheckpointError
+from harness.checkpoint.files import opened
 
 __all__ = ["Checkpoint", "Tensor", "expected_shapes", "read", "sha256_of", "write"]
 
-# Modules with sniff(head) and read(path), asked in this order. llama2c_bin comes last: its version 0 has no magic,
-# so a file that nobody recognises is tried as one, and its reader's error says what was found instead.
-_FORMATS = (llama2c_bin,)
+
+class _Format(Protocol):
+    """What a format's module has."""
+
+    def sniff(self, head: bytes) -> str | None: ...
+
+    def read(self, path: str | os.PathLike[str]) -> Checkpoint: ...
+
+
+# Asked in this order. llama2c_bin comes last: its version 0 has no
+# magic, so a file that nobody recognises is tried as one, and its reader's error says what was found instead.
+_FORMATS: tuple[_Format, ...] = (llama2c_bin,)
 _HEAD_BYTES = llama2c_bin.HEAD_BYTES
 
 
@@ -25,13 +34,10 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         CheckpointError: the path cannot be read, or the file is no valid checkpoint.
     """
-    path = _regular_file(path)
-    try:
-        with open(path, "rb") as file:
-            head = file.read(_HEAD_BYTES)
-    except OSError as error:
-        raise CheckpointError(f"cannot be read: {error.strerror or error}", path=path) from error
-    chosen = next((module for module in _FORMATS if module.sniff(head)), llama2c_bin)
+    path = Path(path)
+    with opened(path) as file:
+        head = file.read(_HEAD_BYTES)
+    chosen = next((format_ for format_ in _FORMATS if format_.sniff(head)), _FORMATS[-1])
     return chosen.read(path)
 
 
@@ -44,22 +50,5 @@ def write(
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Return a file's sha256 in hex, read in small pieces."""
-    path = _regular_file(path)
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"cannot be read: {error.strerror or error}", path=path) from error
-
-
-def _regular_file(path: str | os.PathLike[str]) -> Path:
-    """Refuse directories and devices before opening: opening a pipe would wait for ever."""
-    path = Path(path)
-    try:
-        if stat.S_ISREG(os.stat(path).st_mode):
-            return path
-    except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise CheckpointError(f"cannot be read: {reason}", path=path) from error
-    kind = "a directory" if path.is_dir() else "something else"
-    raise CheckpointError("not a file", path=path, expected="a regular file", actual=kind)
+    with opened(Path(path)) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ __all__ = ["NORMS", "Checkpoint", "Tensor", "expected_shapes"]
 
 Tensor = NDArray[Any] | QuantTensor
 
-# The last parts of the names of the vectors that RMSNorm multiplies by; never quantised.
+# How the names end of the vectors that RMSNorm multiplies by; never quantised.
 NORMS = ("attn_norm", "ffn_norm", "final_norm")
 
 
@@ -59,13 +59,14 @@ class Checkpoint:
 
     Attributes:
         config: the dimensions.
-        tensors: name -> floating-point array or QuantTensor, as `expected_shapes` lists them. Arrays read from a
-            file are read-only views of it.
+        tensors: name -> floating-point array or QuantTensor, as `expected_shapes` lists them. Arrays read
+            from a file are read-only views of it.
         format: the container it came from: "llama2c-v0", "llama2c-v1", "llama2c-v2".
         group_size: values per scale, if the matrices are quantised.
         path: the file it came from.
-        rope_tables: the (seq_len, head_dim // 2) float32 cosines and sines of a llama2c-v0 file. Nobody computes
-            with them; they are kept because they cannot be recomputed bit for bit, so that a rewrite is exact.
+        rope_tables: the (seq_len, head_dim // 2) float32 cosines and sines of a llama2c-v0 file. Nobody
+            computes with them; they are kept because they cannot be recomputed bit for bit, so that a rewrite
+            is exact.
     """
 
     config: ModelConfig
@@ -87,7 +88,8 @@ class Checkpoint:
         """Check that exactly the expected tensors are there, each of its shape and a plausible dtype.
 
         Raises:
-            CheckpointError: naming the first tensor that is missing, superfluous or of the wrong shape or dtype.
+            CheckpointError: naming the first tensor that is missing, superfluous or of the wrong shape or
+            dtype.
         """
         shapes = expected_shapes(self.config)
         for name, shape in shapes.items():
@@ -99,9 +101,12 @@ class Checkpoint:
                     f"tensor {name} has the wrong shape", path=self.path, expected=shape, actual=tensor.shape
                 )
             if isinstance(tensor, QuantTensor):
-                if name.rpartition(".")[2] in NORMS:
+                if name.endswith(NORMS):
                     raise CheckpointError(
-                        f"tensor {name} is quantised", path=self.path, expected="a float32 norm", actual="int8"
+                        f"tensor {name} is quantised",
+                        path=self.path,
+                        expected="a float32 norm",
+                        actual="int8",
                     )
             elif tensor.dtype.kind != "f":
                 raise CheckpointError(

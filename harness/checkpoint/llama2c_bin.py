@@ -1,7 +1,7 @@
 """llama2.c's three checkpoint containers, read as views of the file and written atomically.
 
-Integers are little-endian int32 and floats little-endian IEEE binary32 unless said otherwise; matrices are row-major
-(out, in). D dim, F hidden_dim, L n_layers, H n_heads, V vocab_size, S seq_len, hs = D / H, KV = n_kv_heads * hs.
+Integers are little-endian int32 and floats little-endian IEEE binary32 unless said otherwise; matrices are
+row-major (out, in). D dim, F hidden_dim, V vocab_size, S seq_len, hs = dim / n_heads, KV = n_kv_heads * hs.
 "All wq" means layer 0's, then layer 1's, and so on.
 
 Version 0 (legacy), the only one that llama2.c's `run` reads. No magic, no version:
@@ -13,10 +13,10 @@ Version 0 (legacy), the only one that llama2.c's `run` reads. No magic, no versi
                    final_norm (D); RoPE cosines (S, hs / 2); RoPE sines (S, hs / 2);
                    lm_head (V, D) only if vocab_size < 0
 
-Nobody uses the RoPE tables, but they stand before lm_head and must be skipped. In a tied file nothing follows them, so
-programs read such files whatever comes after final_norm. We accept, for tied files only, (a) a file that ends right
-after final_norm and (b) surplus bytes after the tables, which is what a seq_len edited downwards leaves; in both cases
-`rope_tables` is None. A file that ends inside the tables counts as truncated.
+Nobody uses the RoPE tables, but they stand before lm_head and must be skipped. In a tied file nothing follows
+them, so programs read such files whatever comes after final_norm. We accept, for tied files only, (a) a file
+that ends right after final_norm and (b) surplus bytes after the tables, which is what a seq_len edited
+downwards leaves; in both cases `rope_tables` is None. A file that ends inside the tables counts as truncated.
 
 Version 1, float32, and version 2, int8 ("Q8_0"), the only one that `runq` reads:
 
@@ -28,10 +28,10 @@ Version 1, float32, and version 2, int8 ("Q8_0"), the only one that `runq` reads
     ..   zeros     up to byte 256; not checked
     256  payload, after which the file ends
 
-    version 1      float32: all attn_norm; all ffn_norm; final_norm; tok_embedding; all wq; all wk; all wv; all wo;
-                   all w_gate; all w_down; all w_up; lm_head if not tied. No RoPE tables.
-    version 2      float32: all attn_norm; all ffn_norm; final_norm. Then the other tensors in the order of version 1,
-                   each as its n int8 codes followed at once by its n / GS float32 scales.
+    version 1      float32: all attn_norm; all ffn_norm; final_norm; tok_embedding; all wq; all wk; all wv;
+                   all wo; all w_gate; all w_down; all w_up; lm_head if not tied. No RoPE tables.
+    version 2      float32: all attn_norm; all ffn_norm; final_norm. Then the other tensors in the order of
+                   version 1, each as its n int8 codes followed at once by its n / GS float32 scales.
 
 None of the three stores RMSNorm's epsilon (1e-5) or RoPE's theta (10000).
 """
@@ -40,8 +40,6 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
-import stat
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -52,6 +50,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.checkpoint.checkpoint import NORMS, Checkpoint, Tensor, expected_shapes
+from harness.checkpoint.files import opened, replaced
 from harness.errors import CheckpointError
 from harness.model_config import ModelConfig
 from harness.quant import QuantTensor, quantize_weights
@@ -66,17 +65,16 @@ _FIELDS = ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size
 # Far above any llama, and low enough that text, archives and other headers read as seven ints fall outside.
 _LIMITS = dict(zip(_FIELDS, (1 << 18, 1 << 20, 1 << 12, 1 << 12, 1 << 12, 1 << 23, 1 << 24), strict=True))
 
-_LAYERED = "layers.{}."
+# The orders in the file; "*" stands for the layers, all of one kind together.
 _V0_ORDER = (
-    *("tok_embedding", "layers.{}.attn_norm", "layers.{}.wq", "layers.{}.wk", "layers.{}.wv", "layers.{}.wo"),
-    *("layers.{}.ffn_norm", "layers.{}.w_gate", "layers.{}.w_down", "layers.{}.w_up", "final_norm"),
-    *("rope_cos", "rope_sin", "lm_head"),
-)
+    "tok_embedding *attn_norm *wq *wk *wv *wo *ffn_norm *w_gate *w_down *w_up final_norm "
+    "rope_cos rope_sin lm_head"
+).split()
 _V1_ORDER = (
-    *("layers.{}.attn_norm", "layers.{}.ffn_norm", "final_norm", "tok_embedding", "layers.{}.wq", "layers.{}.wk"),
-    *("layers.{}.wv", "layers.{}.wo", "layers.{}.w_gate", "layers.{}.w_down", "layers.{}.w_up", "lm_head"),
-)
+    "*attn_norm *ffn_norm final_norm tok_embedding *wq *wk *wv *wo *w_gate *w_down *w_up lm_head"
+).split()
 _ORDER = {0: _V0_ORDER, 1: _V1_ORDER, 2: _V1_ORDER}
+_TABLES = ("rope_cos", "rope_sin")
 _HEADER_BYTES = {0: 28, 1: HEAD_BYTES, 2: HEAD_BYTES}
 
 
@@ -84,8 +82,9 @@ def sniff(head: bytes) -> str | None:
     """Name the container that a file beginning with these bytes may be, or None.
 
     Args:
-        head: the first HEAD_BYTES bytes, or the whole of a shorter file. Version 0 has no magic: it is recognised by
-            seven integers that could be a llama's dimensions, so ask it after every format that has one.
+        head: the first HEAD_BYTES bytes, or the whole of a shorter file. Version 0 has no magic: it is
+            recognised by seven integers that could be a llama's dimensions, so ask it after every format that
+            has one.
     """
     if len(head) >= 8 and struct.unpack_from("<I", head)[0] == MAGIC:
         return f"llama2c-v{struct.unpack_from('<i', head, 4)[0]}"
@@ -101,22 +100,28 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         CheckpointError: the file cannot be opened, its header is impossible, or its size is not the header's.
     """
     path = Path(path)
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise CheckpointError("not a regular file", path=path)
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            version, config, group_size = _read_header(file.read(HEAD_BYTES), path)
-            has_tables = version == 0 and _check_size(version, config, group_size, size, path)
-            content = np.asarray(np.memmap(file, np.uint8, mode="r", shape=(size,)))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot be read: {_reason(error)}", path=path) from error
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        version, config, group_size = _read_header(file.read(HEAD_BYTES), path)
+        has_tables = _check_size(version, config, group_size, size, path)
+        content = np.asarray(np.memmap(file, np.uint8, mode="r", shape=(size,)))
     tensors: dict[str, Tensor] = {}
+    tables: dict[str, NDArray[np.float32]] = {}
     for name, shape, offset in _layout(version, config, group_size, has_tables):
-        tensors[name] = _view(content, name, shape, offset, group_size)
-    tables = (tensors.pop("rope_cos"), tensors.pop("rope_sin")) if has_tables else None
-    ordered = {name: tensors[name] for name in expected_shapes(config)}
-    return Checkpoint(config, ordered, f"llama2c-v{version}", group_size, path, tables)  # type: ignore[arg-type]
+        if name in _TABLES:
+            tables[name] = _floats(content, shape, offset)
+        elif group_size is None or _is_float(name):
+            tensors[name] = _floats(content, shape, offset)
+        else:
+            tensors[name] = _quantised(content, shape, offset, group_size)
+    return Checkpoint(
+        config,
+        {name: tensors[name] for name in expected_shapes(config)},
+        f"llama2c-v{version}",
+        group_size,
+        path,
+        (tables["rope_cos"], tables["rope_sin"]) if has_tables else None,
+    )
 
 
 def write(
@@ -127,13 +132,14 @@ def write(
 ) -> None:
     """Write a checkpoint; the file appears complete or not at all.
 
-    Floats are stored as float32. A classifier whose values equal the embedding's is written as tied. Version 0 keeps
-    the RoPE tables that were read, or computes them.
+    Floats are stored as float32. A classifier whose values equal the embedding's is written as tied. Version
+    0 keeps the RoPE tables that were read, or computes them.
 
     Args:
         version: 0, 1 or 2.
-        group_size: version 2 only. It must divide every quantised tensor's element count; no other size is tried.
-            Default: that of a checkpoint that is quantised already, whose codes are then kept as they are, else 64.
+        group_size: version 2 only. It must divide every quantised tensor's element count; no other size is
+            tried. Default: that of a checkpoint that is quantised already, whose codes are then kept as they
+            are, else 64.
 
     Raises:
         CheckpointError: the checkpoint does not fit the container, or the file cannot be written.
@@ -145,17 +151,10 @@ def write(
     if version == 2:
         group_size = group_size or checkpoint.group_size or DEFAULT_GROUP_SIZE
         _check_group_size(checkpoint.config, group_size, path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(_header(checkpoint.config, version, group_size))
-            for name, _, _ in _layout(version, checkpoint.config, group_size, has_tables=True):
-                _write_tensor(file, checkpoint, name, group_size)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise CheckpointError(f"cannot be written: {_reason(error)}", path=path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced(path) as file:
+        file.write(_header(checkpoint.config, version, group_size))
+        for name, _, _ in _layout(version, checkpoint.config, group_size, has_tables=True):
+            _write_tensor(file, checkpoint, name, group_size)
 
 
 # --- layout ---
@@ -164,19 +163,19 @@ def write(
 def _layout(
     version: int, config: ModelConfig, group_size: int | None, has_tables: bool
 ) -> Iterator[tuple[str, tuple[int, ...], int]]:
-    """Yield (name, shape, byte offset) of every tensor in file order; lazily, as n_layers may be a hostile number."""
+    """Yield (name, shape, byte offset) in file order; lazily, as n_layers may be a hostile number."""
     table = (config.seq_len, config.head_dim // 2)
     kinds: dict[str, tuple[int, ...]] = {**expected_shapes(replace(config, n_layers=1))}
     if version == 0 and has_tables:
         kinds |= {"rope_cos": table, "rope_sin": table}
     offset = _HEADER_BYTES[version]
     for pattern in _ORDER[version]:
-        shape = kinds.get(pattern.format(0))
+        shape = kinds.get(pattern.replace("*", "layers.0."))
         if shape is None:
             continue
         n_bytes = _tensor_bytes(pattern, shape, group_size)
-        for layer in range(config.n_layers if pattern.startswith(_LAYERED) else 1):
-            yield pattern.format(layer), shape, offset
+        for layer in range(config.n_layers if pattern.startswith("*") else 1):
+            yield pattern.replace("*", f"layers.{layer}."), shape, offset
             offset += n_bytes
 
 
@@ -187,14 +186,12 @@ def _tensor_bytes(name: str, shape: tuple[int, ...], group_size: int | None) -> 
 
 def _is_float(name: str) -> bool:
     """Whether version 2 stores the tensor as float32."""
-    return name.rpartition(".")[2] in NORMS
+    return name.endswith(NORMS)
 
 
 def _payload_end(version: int, config: ModelConfig, group_size: int | None, has_tables: bool) -> int:
     """Compute the file size in closed form: a hostile n_layers must not cost time."""
-    one, two = (
-        _end_by_walk(version, replace(config, n_layers=n), group_size, has_tables) for n in (1, 2)
-    )
+    one, two = (_end_by_walk(version, replace(config, n_layers=n), group_size, has_tables) for n in (1, 2))
     return one + (config.n_layers - 1) * (two - one)
 
 
@@ -211,7 +208,11 @@ def _read_header(head: bytes, path: Path) -> tuple[int, ModelConfig, int | None]
     need = 28 if is_v0 else HEAD_BYTES
     if len(head) < need:
         raise CheckpointError(
-            "the header is cut short", path=path, where="byte 0", expected=f"{need} bytes", actual=f"{len(head)}"
+            "the header is cut short",
+            path=path,
+            where="byte 0",
+            expected=f"{need} bytes",
+            actual=f"{len(head)}",
         )
     if is_v0:
         numbers = struct.unpack_from("<7i", head)
@@ -219,8 +220,8 @@ def _read_header(head: bytes, path: Path) -> tuple[int, ModelConfig, int | None]
         if problem:
             field, limit = problem
             raise CheckpointError(
-                f"not a llama2.c checkpoint: there is no magic number, and read as a version 0 header {field} is out "
-                "of range",
+                "not a llama2.c checkpoint: there is no magic number, and read as a version 0 header "
+                f"{field} is out of range",
                 path=path,
                 where=f"byte {4 * _FIELDS.index(field)}",
                 expected=limit,
@@ -247,7 +248,11 @@ def _read_header(head: bytes, path: Path) -> tuple[int, ModelConfig, int | None]
         )
     if head[36] > 1:
         raise CheckpointError(
-            "the shared-classifier flag is wrong", path=path, where="byte 36", expected="0 or 1", actual=head[36]
+            "the shared-classifier flag is wrong",
+            path=path,
+            where="byte 36",
+            expected="0 or 1",
+            actual=head[36],
         )
     config = _config(numbers, bool(head[36]), path)
     if version == 1:
@@ -280,8 +285,10 @@ def _check_size(version: int, config: ModelConfig, group_size: int | None, size:
     expected = _payload_end(version, config, group_size, has_tables=True)
     if size == expected:
         return version == 0
-    if version == 0 and config.is_tied and (
-        size > expected or size == _payload_end(version, config, group_size, has_tables=False)
+    if (
+        version == 0
+        and config.is_tied
+        and (size > expected or size == _payload_end(version, config, group_size, has_tables=False))
     ):
         return False
     if size > expected:
@@ -302,15 +309,16 @@ def _check_size(version: int, config: ModelConfig, group_size: int | None, size:
     raise AssertionError("the layout ends before its own size")
 
 
-def _view(
-    content: NDArray[np.uint8], name: str, shape: tuple[int, ...], offset: int, group_size: int | None
-) -> Tensor:
+def _floats(content: NDArray[np.uint8], shape: tuple[int, ...], offset: int) -> NDArray[np.float32]:
+    return content[offset : offset + 4 * math.prod(shape)].view("<f4").reshape(shape)
+
+
+def _quantised(
+    content: NDArray[np.uint8], shape: tuple[int, ...], offset: int, group_size: int
+) -> QuantTensor:
     n = math.prod(shape)
-    if group_size is None or _is_float(name):
-        return content[offset : offset + 4 * n].view("<f4").reshape(shape)
     codes = content[offset : offset + n].view(np.int8).reshape(shape)
-    scales = content[offset + n : offset + n + 4 * (n // group_size)].view("<f4")
-    return QuantTensor(codes, scales, group_size)
+    return QuantTensor(codes, _floats(content, (n // group_size,), offset + n), group_size)
 
 
 _FOREIGN = (
@@ -344,7 +352,11 @@ def _tie(checkpoint: Checkpoint) -> Checkpoint:
 
 def _equal(a: Tensor, b: Tensor) -> bool:
     if isinstance(a, QuantTensor) and isinstance(b, QuantTensor):
-        return a.group_size == b.group_size and np.array_equal(a.codes, b.codes) and np.array_equal(a.scales, b.scales)
+        return (
+            a.group_size == b.group_size
+            and np.array_equal(a.codes, b.codes)
+            and np.array_equal(a.scales, b.scales)
+        )
     if isinstance(a, QuantTensor) or isinstance(b, QuantTensor):
         return False
     return np.array_equal(a, b)
@@ -354,7 +366,9 @@ def _check_writable(checkpoint: Checkpoint, version: int, group_size: int | None
     if version not in _ORDER:
         raise CheckpointError("no such llama2.c version", path=path, expected="0, 1 or 2", actual=version)
     if version != 2 and group_size is not None:
-        raise CheckpointError("a group size belongs to version 2 only", path=path, actual=f"version {version}")
+        raise CheckpointError(
+            "a group size belongs to version 2 only", path=path, actual=f"version {version}"
+        )
     config = checkpoint.config
     for name, stored, value in (
         ("norm_eps", 1e-5, config.norm_eps),
@@ -362,12 +376,17 @@ def _check_writable(checkpoint: Checkpoint, version: int, group_size: int | None
     ):
         if value != stored:
             raise CheckpointError(
-                f"llama2.c files cannot say {name}", path=path, expected=f"{stored} as its programs use", actual=value
+                f"llama2.c files cannot say {name}",
+                path=path,
+                expected=f"{stored} as its programs use",
+                actual=value,
             )
     problem = _implausible(_numbers(config, version), is_v0=version == 0)
     if problem:
         field, limit = problem
-        raise CheckpointError(f"{field} is out of range", path=path, expected=limit, actual=getattr(config, field))
+        raise CheckpointError(
+            f"{field} is out of range", path=path, expected=limit, actual=getattr(config, field)
+        )
     wanted = group_size or checkpoint.group_size or DEFAULT_GROUP_SIZE
     for name, tensor in checkpoint.tensors.items():
         if version == 2 and isinstance(tensor, QuantTensor) and tensor.group_size != wanted:
@@ -382,7 +401,9 @@ def _check_writable(checkpoint: Checkpoint, version: int, group_size: int | None
 
 def _check_group_size(config: ModelConfig, group_size: int, path: Path) -> None:
     if group_size < 1:
-        raise CheckpointError("the group size is out of range", path=path, expected="at least 1", actual=group_size)
+        raise CheckpointError(
+            "the group size is out of range", path=path, expected="at least 1", actual=group_size
+        )
     for name, shape in expected_shapes(replace(config, n_layers=1)).items():
         if not _is_float(name) and math.prod(shape) % group_size:
             raise CheckpointError(
@@ -414,7 +435,7 @@ def _header(config: ModelConfig, version: int, group_size: int | None) -> bytes:
 
 def _write_tensor(file: IO[bytes], checkpoint: Checkpoint, name: str, group_size: int | None) -> None:
     tensors: Mapping[str, Tensor] = checkpoint.tensors
-    if name in ("rope_cos", "rope_sin"):
+    if name in _TABLES:
         tables = checkpoint.rope_tables or _rope_tables(checkpoint.config)
         _write_floats(file, tables[name == "rope_sin"])
         return
@@ -426,7 +447,9 @@ def _write_tensor(file: IO[bytes], checkpoint: Checkpoint, name: str, group_size
         try:
             tensor = quantize_weights(tensor, group_size)
         except ValueError as error:
-            raise CheckpointError(f"tensor {name} cannot be quantised: {error}", path=checkpoint.path) from error
+            raise CheckpointError(
+                f"tensor {name} cannot be quantised: {error}", path=checkpoint.path
+            ) from error
     file.write(np.ascontiguousarray(tensor.codes).data)
     _write_floats(file, tensor.scales)
 
@@ -444,7 +467,3 @@ def _rope_tables(config: ModelConfig) -> tuple[NDArray[np.float32], NDArray[np.f
     frequencies = np.float32(1) / np.power(np.float32(config.rope_theta), exponents)
     angles = np.outer(np.arange(config.seq_len, dtype=np.float32), frequencies).astype(np.float64)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

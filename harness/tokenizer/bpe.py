@@ -1,11 +1,13 @@
 """Byte-pair encoding by score, as llama2.c does it, and the wrong ways that ports are seen to have.
 
-Free of any file format: a vocabulary is its pieces (bytes, by id) and their scores. The rule, for a non-empty text:
-the ids of BOS, of a lone space (the dummy prefix), and of every code point, or one byte piece for each byte of a code
-point that is no piece; then, again and again, the adjacent pair whose joined text is the piece of the highest score is
-replaced by that piece, the leftmost of equals first, until no pair is a piece with a score above the floor.
+Free of any file format: a vocabulary is its pieces (bytes, by id) and their scores. The rule, for a non-empty
+text: the ids of BOS, of a lone space (the dummy prefix), and of every code point, or one byte piece for each
+byte of a code point that is no piece; then, again and again, the adjacent pair whose joined text is the piece
+of the highest score is replaced by that piece, the leftmost of equals first, until no pair is a piece with a
+score above the floor.
 
-`EncodeRules` has one field per replaceable step; `HONEST` is the rule above, and `KNOWN_WRONG` names the others.
+`EncodeRules` has one field per replaceable step; `HONEST` is the rule above, and `KNOWN_WRONG` names the
+others.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class EncodeRules:
     """How to get from text to ids; the defaults are llama2.c's.
 
     Attributes:
-        dummy_prefix: when a space is put before the text; "unless-space": not before a text that begins with one.
+        dummy_prefix: when a space is put before the text; "unless-space": not before a text that begins with
+            one.
         bos, eos: None does as the caller says; True and False overrule it.
         spaces: "trim" drops white space at both ends, "squeeze" also makes one space of each run of spaces.
         meta_space: U+2581 in the text counts as a space.
@@ -39,10 +42,10 @@ class EncodeRules:
         lookup: "codepoint", or "byte": each byte is looked up for itself.
         fallback: what stands for a code point that is no piece: its "bytes", "unk" or nothing ("drop").
         byte_offset: the id of the byte piece for byte 0.
-        byte_text: "literal": byte pieces are the texts <0xHH>, which nothing merges with. "raw": they are the bytes
-            themselves, come before any other piece of that one byte, and merge like other pieces.
-        merge: which pair is merged next: the best score (leftmost or rightmost of equals), the leftmost that is a
-            piece at all, the worst score, or none.
+        byte_text: "literal": byte pieces are the texts <0xHH>, which nothing merges with. "raw": they are the
+            bytes themselves, come before any other piece of that one byte, and merge like other pieces.
+        merge: which pair is merged next: the best score (leftmost or rightmost of equals), the leftmost that
+            is a piece at all, the worst score, or none.
         floor: only scores above it are merged ("best-left" and "best-right").
         max_merges: stop after so many; None: no limit.
         longest_match: no merges at all; from left to right the longest piece that the text goes on with.
@@ -135,12 +138,12 @@ def encode(
 ) -> list[int]:
     """Turn a text, UTF-8 or not, into ids.
 
-    Bytes that are no UTF-8 are grouped as llama2.c groups them: a byte and the continuation bytes (0b10xxxxxx) after
-    it, at most four together.
+    Bytes that are no UTF-8 are grouped as llama2.c groups them: a byte and the continuation bytes
+    (0b10xxxxxx) after it, at most four together.
 
     Raises:
-        TokenizerError: a byte or the dummy prefix has no piece in this vocabulary, or the text contains a NUL, which
-            a C string cannot carry.
+        TokenizerError: a byte or the dummy prefix has no piece in this vocabulary, or the text contains a
+            NUL, which a C string cannot carry.
     """
     if 0 in text:
         raise TokenizerError("the text contains a NUL byte", where=f"byte {text.index(0)}")
@@ -244,8 +247,10 @@ def _longest_matches(text: bytes, vocabulary: Vocabulary, rules: EncodeRules) ->
 
 # --- merging ---
 
-# The heap's order for each rule, from a pair's score and the position of its left member; least first. Positions are
-# those of the unmerged ids, which keep their order.
+_GONE = -1  # in place of an id that was merged into the one before it
+
+# The heap's order for each rule, from a pair's score and the position of its left member; least first.
+# Positions are those of the unmerged ids, which keep their order.
 _PRIORITY: dict[str, Callable[[float, int], tuple[float, int]]] = {
     "best-left": lambda score, position: (-score, position),
     "best-right": lambda score, position: (-score, -position),
@@ -257,19 +262,26 @@ _PRIORITY: dict[str, Callable[[float, int], tuple[float, int]]] = {
 def _merge(ids: list[int], vocabulary: Vocabulary, rules: EncodeRules) -> list[int]:
     """Merge pairs until none is left, in O(n log n).
 
-    The heap holds every adjacent pair that is a piece, so its least entry is what a scan of all pairs would choose. An
-    entry outlives its pair when a neighbour merges first; it is then skipped, because the ids no longer agree.
+    The heap holds every adjacent pair that is a piece, so its least entry is what a scan of all pairs would
+    choose. An entry outlives its pair when a neighbour merges first; it is then skipped, because the ids no
+    longer agree.
     """
     pieces, find, scores = vocabulary.pieces, vocabulary.ids.get, vocabulary.scores
     priority = _PRIORITY[rules.merge]
     floor = rules.floor if rules.merge in ("best-left", "best-right") else -math.inf
-    texts = _RawBytes(pieces, rules.byte_offset) if rules.byte_text == "raw" else pieces
+    texts = pieces
+    if rules.byte_text == "raw":
+        first = rules.byte_offset
+        texts = list(pieces)
+        texts[first : first + 256] = [bytes((byte,)) for byte in range(256)][: len(texts) - first]
     pairs = vocabulary.pairs if rules.byte_text == "literal" else {}
     if len(pairs) > _MAX_PAIRS:
         pairs.clear()
     heap: list[tuple[tuple[float, int], int, int, int, int]] = []
 
-    def candidate(position: int, left: int, right: int) -> tuple[tuple[float, int], int, int, int, int] | None:
+    def candidate(
+        position: int, left: int, right: int
+    ) -> tuple[tuple[float, int], int, int, int, int] | None:
         merged = pairs.get((left, right))
         if merged is None:
             merged = pairs[left, right] = find(texts[left] + texts[right], -1)
@@ -307,21 +319,3 @@ def _merge(ids: list[int], vocabulary: Vocabulary, rules: EncodeRules) -> list[i
             if entry is not None:
                 heappush(heap, entry)
     return [id_ for id_ in ids if id_ != _GONE]
-
-
-_GONE = -1
-
-
-class _RawBytes(Sequence[bytes]):
-    """The pieces, with every byte piece read as the byte it stands for."""
-
-    def __init__(self, pieces: Sequence[bytes], byte_offset: int) -> None:
-        self._pieces = pieces
-        self._offset = byte_offset
-
-    def __len__(self) -> int:
-        return len(self._pieces)
-
-    def __getitem__(self, id_):  # type: ignore[no-untyped-def]
-        byte = id_ - self._offset
-        return bytes((byte,)) if 0 <= byte < 256 else self._pieces[id_]

@@ -1,6 +1,7 @@
 """Tokenizer: text to token ids and back, exactly as llama2.c's programs do it.
 
-Pieces are bytes, never text: a character may be split over several byte pieces. The rules of encoding are in `bpe`.
+Pieces are bytes, never text: a character may be split over several byte pieces. The rules of encoding are in
+`bpe`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +26,16 @@ _BYTE_PIECE = re.compile(rb"<0x([0-9A-Fa-f]{1,2})")
 _PRINTABLE = frozenset(bytes(range(0x20, 0x7F)) + b"\t\n\v\f\r")
 
 
+_NOTHING = -1  # stands before a sequence that has no BOS; no token's id
+
+
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
     """A vocabulary by id.
 
     Attributes:
-        pieces: the texts. The byte pieces, at ids 3 to 258 if there are any, are spelled <0x00> to <0xFF> whatever
-            the file's spelling.
+        pieces: the texts. The byte pieces, at ids 3 to 258 if there are any, are spelled <0x00> to <0xFF>
+            whatever the file's spelling.
         scores: (vocab_size,) float32; a higher score merges earlier.
         bos_id, eos_id: begin and end of a sequence.
         layout: the file layout it was read from (see `tokenizer_bin`).
@@ -58,6 +63,10 @@ class Tokenizer:
     @cached_property
     def _vocabulary(self) -> Vocabulary:
         return Vocabulary(self.pieces, self.scores.tolist(), self.bos_id, self.eos_id)
+
+    @cached_property
+    def _spoken(self) -> tuple[bytes, ...]:
+        return tuple(map(_spoken, self.pieces))
 
     def encode(
         self, text: str | bytes, *, bos: bool = True, eos: bool = False, rules: EncodeRules = HONEST
@@ -88,24 +97,21 @@ class Tokenizer:
 
         A piece with a NUL ends there, as C strings do; the byte piece <0x00> adds nothing.
         """
-        piece = self._piece(token)
-        if previous == self.bos_id and piece.startswith(b" "):
-            piece = piece[1:]
-        match = _BYTE_PIECE.match(piece)
-        if match:
-            piece = bytes((int(match[1], 16),))
-        return piece.partition(b"\0")[0]
+        if previous == self.bos_id and self._piece(token).startswith(b" "):
+            return _spoken(self._piece(token)[1:])
+        self._piece(token)
+        return self._spoken[token]
 
     def decode(self, ids: Sequence[int]) -> bytes:
         """Decode a sequence.
 
-        A leading BOS adds nothing itself and takes one space off its successor. A sequence without BOS is taken as
-        the middle of a text: every piece counts in full.
+        A leading BOS adds nothing itself and takes one space off its successor. A sequence without BOS is
+        taken as the middle of a text: every piece counts in full.
         """
         return b"".join(self.decode_piece(before, id_) for before, id_ in self._steps(ids))
 
     def printed(self, previous: int, token: int) -> bytes:
-        """Return what llama2.c writes for a token: a single byte only if it is printable ASCII or white space."""
+        """Return what llama2.c writes for a token; a lone byte only if printable ASCII or white space."""
         piece = self.decode_piece(previous, token)
         return b"" if len(piece) == 1 and piece[0] not in _PRINTABLE else piece
 
@@ -115,15 +121,15 @@ class Tokenizer:
         ids[0] is the token fed first, which is never shown. A later BOS ends the output.
         """
         shown = bytearray()
-        for before, token in zip(ids, ids[1:], strict=False):
+        for before, token in pairwise(ids):
             if token == self.bos_id:
                 break
             shown += self.printed(before, token)
         return bytes(shown)
 
     def _steps(self, ids: Sequence[int]) -> Iterable[tuple[int, int]]:
-        if ids and ids[0] == self.bos_id:
-            return zip(ids, ids[1:], strict=False)
+        if len(ids) and ids[0] == self.bos_id:
+            return pairwise(ids)
         return zip((_NOTHING, *ids), ids, strict=False)
 
     def _piece(self, id_: int) -> bytes:
@@ -134,4 +140,7 @@ class Tokenizer:
         return self.pieces[id_]
 
 
-_NOTHING = -1
+def _spoken(piece: bytes) -> bytes:
+    """Return what a piece's text says: a byte piece its byte, as a C string (so byte 0 says nothing)."""
+    match = _BYTE_PIECE.match(piece)
+    return (bytes((int(match[1], 16),)) if match else piece).partition(b"\0")[0]

@@ -1,26 +1,27 @@
 """llama2.c's `tokenizer.bin`, in the layouts of its history and of its ports.
 
-Little-endian throughout; pieces in id order up to the end of the file. No layout says how many there are: programs
-take vocab_size of them, from the model, and ignore the rest.
+Little-endian throughout; pieces in id order up to the end of the file. No layout says how many there are:
+programs take vocab_size of them, from the model, and ignore the rest.
 
     today       uint32 longest piece in bytes; per piece: float32 score, int32 length (1 or more), the bytes
-    raw-bytes   the same, but the byte pieces (ids 3 to 258) are not spelled <0x00> to <0xFF>: each is its one byte
-    raw-utf8    the same again, but each is the code point of that number in UTF-8, so two bytes from 0x80 on. This
-                is what the exporter wrote in mid-2023; it could not produce those bytes
+    raw-bytes   the same, but the byte pieces (ids 3 to 258) are not spelled <0x00> to <0xFF>: each is its one
+                byte
+    raw-utf8    the same, but each byte piece is the code point of that number in UTF-8: two bytes from 0x80
+                on. This is what the exporter of mid-2023 wrote
     no-max      as today, without the leading uint32
     no-scores   per piece: int32 length, the bytes; the first layout of all. Byte pieces as in raw-utf8
 
-A layout is recognised by its parse: every piece of the file must fit, up to its last byte. If two layouts do, the file is
-ambiguous and refused. Byte pieces that are raw, in any layout, are read as <0xHH>, so that a Tokenizer is independent
-of the spelling; `Tokenizer.layout` says how to write the file again.
+A layout is recognised by its parse: every piece of the file must fit, up to its last byte. If two layouts do,
+the file is ambiguous and refused. Byte pieces that are raw, in any layout, are read as <0xHH>, so that a
+Tokenizer is independent of the spelling; `Tokenizer.layout` says how to write the file again.
 
-Without scores the merge order is by id: piece i gets the score -i, and 0 if it is one of the special and byte pieces
-(ids 0 to 258), as in files with scores. Exporters number merges in the order of their learning, so this is the order
-of the scores that were lost.
+Without scores the merge order is by id: piece i gets the score -i, and 0 if it is one of the special and byte
+pieces (ids 0 to 258), as in files with scores. Exporters number merges in the order of their learning, so
+this is the order of the scores that were lost.
 
 Limits: 64 MiB a file, 4096 bytes a piece, 2**20 pieces. A NaN score is refused (llama2.c accepts it and never
-merges such a piece; a file that has one is damaged). A leading uint32 smaller than the longest piece is refused
-(llama2.c would overrun a buffer); a larger one is accepted and not kept.
+merges such a piece; a file that has one is damaged). A leading uint32 smaller than the longest piece is
+refused (llama2.c would overrun a buffer); a larger one is accepted and not kept.
 """
 
 from __future__ import annotations
@@ -100,7 +101,9 @@ def read(path: str | os.PathLike[str], vocab_size: int | None = None) -> Tokeniz
             score, length = struct.unpack_from("<fi", content, offset)
             offset += 8
             if math.isnan(score):
-                raise TokenizerError(f"the score of piece {id_} is NaN", path=path, where=f"byte {offset - 8:,}")
+                raise TokenizerError(
+                    f"the score of piece {id_} is NaN", path=path, where=f"byte {offset - 8:,}"
+                )
             scores[id_] = score
         else:
             length = struct.unpack_from("<i", content, offset)[0]
@@ -119,7 +122,9 @@ def read(path: str | os.PathLike[str], vocab_size: int | None = None) -> Tokeniz
 
 
 def write(tokenizer: Tokenizer, path: str | os.PathLike[str], layout: str = "today") -> None:
-    """Write a tokenizer in one of LAYOUTS; the file appears complete or not at all. "no-scores" drops the scores.
+    """Write a tokenizer in one of LAYOUTS; the file appears complete or not at all.
+
+    The layout "no-scores" drops the scores.
 
     Raises:
         TokenizerError: a piece is empty or too long, a score is NaN, or the file cannot be written.
@@ -130,7 +135,10 @@ def write(tokenizer: Tokenizer, path: str | os.PathLike[str], layout: str = "tod
         raise TokenizerError("no such layout", path=path, expected=" or ".join(LAYOUTS), actual=layout)
     if not 1 <= tokenizer.vocab_size <= _MAX_PIECES:
         raise TokenizerError(
-            "vocabulary size out of range", path=path, expected=f"1 to {_MAX_PIECES:,}", actual=tokenizer.vocab_size
+            "vocabulary size out of range",
+            path=path,
+            expected=f"1 to {_MAX_PIECES:,}",
+            actual=tokenizer.vocab_size,
         )
     pieces = list(tokenizer.pieces)
     if tuple(pieces[_FIRST_BYTE_ID:_FIRST_MERGE_ID]) == _SPELLINGS["hex"]:
@@ -141,13 +149,18 @@ def write(tokenizer: Tokenizer, path: str | os.PathLike[str], layout: str = "tod
     for id_, (piece, score) in enumerate(zip(pieces, tokenizer.scores.tolist(), strict=True)):
         if not 1 <= len(piece) <= _MAX_PIECE_BYTES:
             raise TokenizerError(
-                f"piece {id_} cannot be stored", path=path, expected=f"1 to {_MAX_PIECE_BYTES} bytes", actual=len(piece)
+                f"piece {id_} cannot be stored",
+                path=path,
+                expected=f"1 to {_MAX_PIECE_BYTES} bytes",
+                actual=len(piece),
             )
         if math.isnan(score):
             raise TokenizerError(f"the score of piece {id_} is NaN", path=path)
-        parts.append(struct.pack("<fi", score, len(piece)) if chosen.has_scores else struct.pack("<i", len(piece)))
+        parts.append(
+            struct.pack("<fi", score, len(piece)) if chosen.has_scores else struct.pack("<i", len(piece))
+        )
         parts.append(piece)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = path.parent / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
     try:
         with open(temporary, "xb") as file:
             file.writelines(parts)
@@ -172,20 +185,26 @@ def count_pieces(path: str | os.PathLike[str]) -> int:
 
 
 def _content(path: Path) -> bytes:
+    if "\0" in str(path):
+        raise TokenizerError("cannot be read: the path contains a NUL", path=path)
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise TokenizerError("not a file", path=path, expected="a regular file")
-        with open(path, "rb") as file:
-            content = file.read(_MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise TokenizerError(f"cannot be read: {reason}", path=path) from error
-    if len(content) > _MAX_FILE_BYTES:
-        raise TokenizerError(
-            "too large for a tokenizer", path=path, expected=f"at most {_MAX_FILE_BYTES:,} bytes"
-        )
-    return content
+        # Without O_NONBLOCK, opening a pipe would wait for its writer.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise TokenizerError(
+                    "not a file", path=path, expected="a regular file", actual="a pipe or a device"
+                )
+            if status.st_size > _MAX_FILE_BYTES:
+                raise TokenizerError(
+                    "too large for a tokenizer",
+                    path=path,
+                    expected=f"at most {_MAX_FILE_BYTES:,} bytes",
+                    actual=f"{status.st_size:,}",
+                )
+            return file.read(status.st_size)
+    except OSError as error:
+        raise TokenizerError(f"cannot be read: {error.strerror or error}", path=path) from error
 
 
 def _recognise(content: bytes, path: Path) -> tuple[_Layout, int]:
@@ -206,7 +225,10 @@ def _recognise(content: bytes, path: Path) -> tuple[_Layout, int]:
         names = " and as ".join(layout.name for layout, _ in fits)
         raise TokenizerError(f"ambiguous: the file can be read as {names}", path=path)
     raise TokenizerError(
-        "not a llama2.c tokenizer, or a damaged one", path=path, actual="; ".join(faults), hint="fetch it again"
+        "not a llama2.c tokenizer, or a damaged one",
+        path=path,
+        actual="; ".join(faults),
+        hint="fetch it again",
     )
 
 
