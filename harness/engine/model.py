@@ -1,0 +1,642 @@
+"""The reference: a llama-family forward pass in numpy, as a prefill over many sequences, a session, or in lockstep.
+
+Arrays in, arrays out; it knows no file and no text. Three ways to run the same operations:
+
+    score      teacher-forced prefill of many sequences at once, layers outermost: a layer is read, cast and fused
+               when its turn comes, then dropped (small models are kept); logits exist in blocks only
+    Session    one sequence with a cache: extend by any number of tokens, take back, extend again
+    Lockstep   many sequences, one position a step, layers inside, one flat cache as llama2.c lays it out: the
+               order of writes is that of the C programs, for faults that depend on it
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.engine.kv_cache import CacheKind, make_cache
+from harness.engine.ops import (
+    FUSED_ATTENTION,
+    FUSED_ROTATION,
+    LIBRARY,
+    STRICT,
+    Array,
+    Ops,
+    Step,
+    Tap,
+    Weight,
+    matmul,
+    matmul_strict,
+    quantised_matmul,
+)
+from harness.model_config import ModelConfig
+from harness.quant import QuantTensor
+
+__all__ = ["Engine", "Judged", "Lockstep", "Session", "TopTwo"]
+
+_KEEP_BYTES = 3 << 30  # cast weights up to this size are kept between calls
+_ROWS = 1024  # tokens of one product: enough for full speed, few enough to stay in the caches
+_VOCAB_BLOCK = 2048  # classifier rows of one block of logits
+_CLASSIFIER_ROWS = 512
+_QUERY_CHUNK = 64  # queries of one attention block: halves the work on what the mask hides
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One block's weights, cast, and fused where no replaced step needs them apart."""
+
+    attn_norm: Array
+    ffn_norm: Array
+    wqkv: tuple[Weight, ...]  # one fused matrix, or wq, wk, wv
+    wo: Weight
+    w_gate_up: tuple[Weight, ...]  # one fused matrix, or w_gate, w_up
+    w_down: Weight
+
+
+class Consumer(Protocol):
+    """Takes blocks of logits as they are made: rows (indices into all scored positions), first id, block."""
+
+    def take(self, rows: slice, first_id: int, block: Array) -> None: ...
+
+
+class Judged:
+    """For each scored position: the best token and its logit, and the logit of the token that was chosen."""
+
+    def __init__(self, chosen: Array) -> None:
+        n = len(chosen)
+        self.chosen = chosen
+        self.best = np.zeros(n, np.int64)
+        self.best_logit = np.full(n, -np.inf)
+        self.chosen_logit = np.full(n, np.nan)
+
+    def take(self, rows: slice, first_id: int, block: Array) -> None:
+        index = np.arange(len(block))
+        best = block.argmax(axis=1)
+        top = block[index, best]
+        better = top > self.best_logit[rows]
+        self.best[rows] = np.where(better, best + first_id, self.best[rows])
+        self.best_logit[rows] = np.where(better, top, self.best_logit[rows])
+        local = self.chosen[rows] - first_id
+        here = np.flatnonzero((local >= 0) & (local < block.shape[1]))
+        self.chosen_logit[rows][here] = block[here, local[here]]
+
+    @property
+    def regret(self) -> Array:
+        """(n,) float64: best logit minus chosen logit; 0 where the choice was a best one."""
+        out: Array = self.best_logit - self.chosen_logit
+        return out
+
+
+class TopTwo:
+    """For each scored position: the two best tokens and their logits."""
+
+    def __init__(self, n: int) -> None:
+        self.ids = np.zeros((n, 2), np.int64)
+        self.logits = np.full((n, 2), -np.inf)
+
+    def take(self, rows: slice, first_id: int, block: Array) -> None:
+        index = np.arange(len(block))
+        rest = block.copy()
+        for _ in range(2):
+            best = rest.argmax(axis=1)
+            top = rest[index, best].astype(np.float64)
+            rest[index, best] = -np.inf
+            ids, logits = self.ids[rows], self.logits[rows]
+            first = top > logits[:, 0]
+            second = ~first & (top > logits[:, 1])
+            ids[first, 1], logits[first, 1] = ids[first, 0], logits[first, 0]
+            ids[first, 0], logits[first, 0] = best[first] + first_id, top[first]
+            ids[second, 1], logits[second, 1] = best[second] + first_id, top[second]
+
+    @property
+    def margin(self) -> Array:
+        """(n,) float64: how far the best logit leads."""
+        out: Array = self.logits[:, 0] - self.logits[:, 1]
+        return out
+
+
+class _Rows:
+    """Keeps whole rows of logits; for few positions only."""
+
+    def __init__(self, n: int, vocab_size: int, dtype: npt.DTypeLike) -> None:
+        self.logits = np.empty((n, vocab_size), dtype)
+
+    def take(self, rows: slice, first_id: int, block: Array) -> None:
+        self.logits[rows, first_id : first_id + block.shape[1]] = block
+
+
+class Engine:
+    """A model ready to run.
+
+    Args:
+        config: its dimensions.
+        tensors: canonical name to array (or QuantTensor for int8 weights), as a Checkpoint holds them.
+        dtype: of activations and cast weights: float32 or float64.
+        ops: the operations; `LIBRARY`, `STRICT` (float32 only), or one of them with steps replaced.
+        keep_bytes: cast weights are kept between calls if all of them are at most this large.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        tensors: Mapping[str, Weight],
+        *,
+        dtype: npt.DTypeLike = np.float32,
+        ops: Ops = LIBRARY,
+        keep_bytes: int = _KEEP_BYTES,
+    ) -> None:
+        self.config = config
+        self.dtype = np.dtype(dtype)
+        self.ops = ops
+        self._tensors = tensors
+        is_strict = ops.matmul is matmul_strict
+        if is_strict and self.dtype != np.float32:
+            raise ValueError("strict arithmetic is float32")
+        family = STRICT if is_strict else LIBRARY
+        replaced = ops.differs_from(family)
+        self._fuses_products = ops.matmul in (matmul, matmul_strict, quantised_matmul)
+        self._fuses_rotation = family is LIBRARY and not replaced & FUSED_ROTATION
+        self._fuses_attention = family is LIBRARY and not replaced & FUSED_ATTENTION
+        self._plain_cache = not replaced & {"position", "cache_row", "cached_k", "cached_v", "mask"}
+        self._keeps = config.n_params * self.dtype.itemsize <= keep_bytes
+        self._layers: dict[int, LayerWeights] = {}
+        self._outside: dict[str, Weight] = {}
+
+    # -- weights -------------------------------------------------------------------------------------------------
+
+    def _lookup(self, layer: int, name: str) -> Weight:
+        if layer < 0:
+            return self._tensors["tok_embedding" if name == "lm_head" and self.config.is_tied else name]
+        return self._tensors[f"layers.{layer}.{name}"]
+
+    def _cast(self, layer: int, name: str) -> Weight:
+        found = self.ops.weight(self.config, layer, name, self._lookup)
+        return found if isinstance(found, QuantTensor) else np.asarray(found, self.dtype)
+
+    def _gain(self, layer: int, name: str) -> Array:
+        found = self.ops.weight(self.config, layer, name, self._lookup)
+        assert not isinstance(found, QuantTensor)
+        return np.asarray(found, self.dtype)
+
+    def _outer(self, name: str) -> Weight:
+        if name not in self._outside:
+            cast = self._cast(-1, name)
+            if not self._keeps:
+                return cast
+            self._outside[name] = cast
+        return self._outside[name]
+
+    def layer(self, index: int) -> LayerWeights:
+        """Read, cast and fuse the weights of one block."""
+        if index in self._layers:
+            return self._layers[index]
+        qkv = [self._cast(index, name) for name in ("wq", "wk", "wv")]
+        gate_up = [self._cast(index, name) for name in ("w_gate", "w_up")]
+        weights = LayerWeights(
+            attn_norm=self._gain(index, "attn_norm"),
+            ffn_norm=self._gain(index, "ffn_norm"),
+            wqkv=(_stacked(qkv),) if self._fuses_products else tuple(qkv),
+            wo=self._cast(index, "wo"),
+            w_gate_up=(_stacked(gate_up),) if self._fuses_products else tuple(gate_up),
+            w_down=self._cast(index, "w_down"),
+        )
+        if self._keeps:
+            self._layers[index] = weights
+        return weights
+
+    # -- one block -----------------------------------------------------------------------------------------------
+
+    def _block(
+        self,
+        step: Step,
+        x: Array,
+        w: LayerWeights,
+        attend: Callable[[Step, Array, Array, Array], Array],
+        tap: Tap | None = None,
+    ) -> Array:
+        """Run one block on rows x (n_tokens, dim); attend mixes q, k, v of these rows into (n_tokens, H, head_dim)."""
+        ops, config, values = self.ops, self.config, step.values
+        n = len(x)
+        heads, kv_heads = config.n_heads, config.n_kv_heads
+
+        values["embedding" if step.layer == 0 else "residual_in"] = x
+        h = values["attn_norm"] = ops.attn_norm(step, x, w.attn_norm)
+        if len(w.wqkv) == 1:
+            both = ops.matmul(step, "wqkv", h, w.wqkv[0]).reshape(n, heads + 2 * kv_heads, -1)
+            q, k, v = both[:, :heads], both[:, heads : heads + kv_heads], both[:, heads + kv_heads :]
+        else:
+            q, k, v = (
+                ops.matmul(step, name, h, weight).reshape(n, -1, config.head_dim)
+                for name, weight in zip(("wq", "wk", "wv"), w.wqkv, strict=True)
+            )
+        if tap:
+            values["q_raw"], values["k_raw"] = q.copy(), k.copy()
+        if self._fuses_rotation and len(w.wqkv) == 1:
+            # An adjacent pair is a complex number, and turning it is one product, queries and keys together.
+            turn = step.memo.get("turn")
+            if turn is None:
+                cos, sin = ops.angles(step)
+                turn = step.memo["turn"] = (cos + 1j * sin)[:, None, :]
+            pairs = both[:, : heads + kv_heads].view(turn.dtype)
+            np.multiply(pairs, turn, out=pairs)
+        else:
+            cos, sin = ops.angles(step)
+            q, k = ops.rotate_q(step, q, cos, sin), ops.rotate_k(step, k, cos, sin)
+        values["q"], values["k"], values["v"] = q, k, v
+        mixed = values["attn_mix"] = ops.mixed(step, attend(step, q, k, v).reshape(n, config.dim))
+        out = values["attn_out"] = ops.matmul(step, "wo", mixed, w.wo)
+        x = values["attn_residual"] = ops.attn_residual(step, x, out)
+
+        h = values["ffn_norm"] = ops.ffn_norm(step, x, w.ffn_norm)
+        if len(w.w_gate_up) == 1:
+            both = ops.matmul(step, "w_gate_up", h, w.w_gate_up[0])
+            gate, up = both[:, : config.hidden_dim], both[:, config.hidden_dim :]
+        else:
+            gate = ops.matmul(step, "w_gate", h, w.w_gate_up[0])
+            up = ops.matmul(step, "w_up", h, w.w_gate_up[1])
+        values["gate"], values["up"] = gate, up
+        hidden = values["ffn_mix"] = ops.gated(step, ops.activation(step, gate), up)
+        out = values["ffn_out"] = ops.matmul(step, "w_down", hidden, w.w_down)
+        x = values["ffn_residual"] = ops.ffn_residual(step, x, out)
+        if tap:
+            for name, value in values.items():
+                if name not in ("embedding", "residual_in"):
+                    tap(name, step.layer, value)
+        return x
+
+    def _attend_alone(self, step: Step, q: Array, k: Array, v: Array) -> Array:
+        """Attention of one whole sequence that starts at position 0: q (T, H, head_dim), k and v (T, G, head_dim)."""
+        if self._fuses_attention:
+            return causal_attention(q, k, v, start=0)
+        ops = self.ops
+        seen = ops.mask(step)
+        n_slots = seen.shape[1]
+        k, v = ops.cached_k(step, k), ops.cached_v(step, v)
+        if not np.array_equal(step.pos, np.arange(n_slots)):  # a replaced step moved or widened the slots
+            slots = step.pos[step.pos < n_slots]
+            k, v = (_scattered(rows[: len(slots)], slots, n_slots) for rows in (k, v))
+        mixed: Array = attention_by_steps(ops, step, q[None], k[None], v[None], seen)[0]
+        return mixed
+
+    # -- prefill of many sequences -------------------------------------------------------------------------------
+
+    def score(
+        self,
+        sequences: Sequence[Sequence[int]],
+        consumer: Consumer,
+        *,
+        first: Sequence[int] | None = None,
+        tap: Tap | None = None,
+    ) -> None:
+        """Feed whole sequences and hand the logits of the wanted positions to the consumer, block by block.
+
+        Args:
+            sequences: token ids, BOS included; any lengths up to seq_len (more is computed as if it fitted).
+            consumer: takes the logits; rows are numbered through all sequences in order.
+            first: for each sequence the first position whose logits are wanted (default 0); the last position's
+                are included.
+            tap: called with every value; sequences are fed in chunks, so give one sequence only.
+        """
+        lengths = [len(s) for s in sequences]
+        starts = [0] * len(lengths) if first is None else list(first)
+        if not sum(lengths):
+            return
+        if self.ops.in_decode_order:
+            self._score_in_decode_order(sequences, starts, consumer)
+            return
+        ids = np.concatenate([np.asarray(s, np.int64) for s in sequences])
+        pos = self.ops.position(self.config, np.concatenate([np.arange(n) for n in lengths]))
+        ends = np.cumsum(lengths)
+        begins = ends - lengths
+        chunks = list(_chunks(begins, ends))
+        memos: list[dict[str, Any]] = [{} for _ in chunks]
+
+        step = Step(self.config, -1, pos, self.dtype, {})
+        x = self.ops.embed(step, self._outer("tok_embedding"), ids)
+        if tap:
+            tap("embedding", -1, x)
+        for index in self.ops.layer_order(self.config):
+            weights = self.layer(index)
+            for (begin, end, members), memo in zip(chunks, memos, strict=True):
+                spans = [(begins[m] - begin, ends[m] - begin) for m in members]
+                step = Step(self.config, index, pos[begin:end], self.dtype, memo)
+                x[begin:end] = self._block(step, x[begin:end], weights, self._attend_spans(spans), tap)
+            del weights
+        wanted = np.concatenate([np.arange(b + s, e) for b, s, e in zip(begins, starts, ends, strict=True)])
+        self._classify(x[wanted], pos[wanted], consumer, tap)
+
+    def _attend_spans(self, spans: list[tuple[int, int]]) -> Callable[[Step, Array, Array, Array], Array]:
+        def attend(step: Step, q: Array, k: Array, v: Array) -> Array:
+            if len(spans) == 1:
+                return self._attend_alone(step, q, k, v)
+            out = np.empty(q.shape, q.dtype)
+            for a, b in spans:
+                here = Step(step.config, step.layer, step.pos[a:b], step.dtype, {}, step.values)
+                out[a:b] = self._attend_alone(here, q[a:b], k[a:b], v[a:b])
+            return out
+
+        return attend
+
+    def _classify(self, x: Array, pos: Array, consumer: Consumer, tap: Tap | None = None, first_row: int = 0) -> None:
+        """Final norm and classifier of rows x, in blocks of rows and ids."""
+        ops = self.ops
+        gain = self._outer("final_norm")
+        assert not isinstance(gain, QuantTensor)
+        classifier = self._outer("lm_head")
+        for begin in range(0, len(x), _CLASSIFIER_ROWS):
+            rows = slice(begin, min(begin + _CLASSIFIER_ROWS, len(x)))
+            step = Step(self.config, -1, pos[rows], self.dtype, {})
+            h = ops.final_norm(step, x[rows], gain)
+            if tap:
+                tap("final_norm", -1, h)
+            target = slice(first_row + rows.start, first_row + rows.stop)
+            for first_id, block in _vocab_blocks(classifier):
+                logits = ops.logits(step, ops.matmul(step, "lm_head", h, block))
+                if tap:
+                    tap("logits", -1, logits)
+                consumer.take(target, first_id, logits)
+
+    def _score_in_decode_order(
+        self, sequences: Sequence[Sequence[int]], starts: Sequence[int], consumer: Consumer
+    ) -> None:
+        offsets = np.cumsum([0] + [len(s) - f for s, f in zip(sequences, starts, strict=True)])
+        lockstep = Lockstep(self, len(sequences))
+        for position in range(max(len(s) for s in sequences)):
+            ids = np.array([s[position] if position < len(s) else 0 for s in sequences])
+            logits = lockstep.step(ids)
+            for i, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
+                if start <= position < len(sequence):
+                    row = int(offsets[i]) + position - start
+                    consumer.take(slice(row, row + 1), 0, logits[i : i + 1])
+
+    def judge(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> list[Judged]:
+        """Judge the tokens of sequences from index first[i] on: one pass over all of them.
+
+        Token t of a sequence is judged by the logits of position t - 1. Returns one Judged per sequence; entry j
+        belongs to token first[i] + j.
+        """
+        fed = [s[:-1] for s in sequences]
+        wanted = [f - 1 for f in first]
+        chosen = [np.asarray(s[f:], np.int64) for s, f in zip(sequences, first, strict=True)]
+        judged = Judged(np.concatenate(chosen) if chosen else np.zeros(0, np.int64))
+        self.score(fed, judged, first=wanted)
+        parts = []
+        at = 0
+        for part in chosen:
+            rows = slice(at, at + len(part))
+            one = Judged(part)
+            one.best, one.best_logit = judged.best[rows], judged.best_logit[rows]
+            one.chosen_logit = judged.chosen_logit[rows]
+            parts.append(one)
+            at += len(part)
+        return parts
+
+    def top_two(self, sequence: Sequence[int], first: int) -> TopTwo:
+        """The two best tokens after each position from `first` on, the last one included."""
+        found = TopTwo(len(sequence) - first)
+        self.score([sequence], found, first=[first])
+        return found
+
+    def logits(self, sequence: Sequence[int], first: int = 0, tap: Tap | None = None) -> Array:
+        """Logits (n_positions, vocab_size) of one sequence from position `first` on."""
+        kept = _Rows(len(sequence) - first, self.config.vocab_size, self.dtype)
+        self.score([sequence], kept, first=[first], tap=tap)
+        return kept.logits
+
+    def session(self, *, cache: CacheKind = "in-place", capacity: int | None = None) -> Session:
+        """Start a sequence that grows token by token (or chunk by chunk)."""
+        return Session(self, cache=cache, capacity=capacity or self.config.seq_len)
+
+
+class Session:
+    """One sequence and its cache.
+
+    Args:
+        engine: the model.
+        cache: "in-place", "concat", or "none" (everything is computed again at every call).
+        capacity: positions that the in-place cache can hold.
+    """
+
+    def __init__(self, engine: Engine, *, cache: CacheKind, capacity: int) -> None:
+        self._engine = engine
+        self._kind = cache
+        self._capacity = capacity
+        self._cache = make_cache(cache, engine.config, capacity, engine.dtype)
+        self.ids: list[int] = []
+        self._weights: list[LayerWeights] | None = None
+        plain = engine._plain_cache and not engine.ops.in_decode_order
+        self._lockstep = None if plain else Lockstep(engine, 1)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def truncate(self, length: int) -> None:
+        """Forget everything from position `length` on."""
+        if length < len(self.ids) and self._lockstep is not None:
+            self._lockstep = Lockstep(self._engine, 1)
+            kept, self.ids = self.ids[:length], []
+            if kept:
+                self.extend(kept)
+            return
+        del self.ids[length:]
+        self._cache.truncate(length)
+
+    def extend(self, ids: Sequence[int], *, all_logits: bool = False) -> Array:
+        """Feed ids; return the logits after the last, (1, vocab_size), or after each, (len(ids), vocab_size)."""
+        if len(self.ids) + len(ids) > self._capacity:
+            raise ValueError(f"{len(self.ids) + len(ids)} positions, the cache holds {self._capacity}")
+        if self._lockstep is not None:
+            self.ids.extend(ids)
+            rows = [self._lockstep.step(np.array([token])) for token in ids]
+            return np.concatenate(rows) if all_logits else rows[-1]
+        if self._kind == "none":
+            self._cache.truncate(0)
+            n_wanted = len(ids) if all_logits else 1
+            self.ids.extend(ids)
+            return self._feed(self.ids, 0)[-n_wanted:] if all_logits else self._feed(self.ids, 0, last=True)
+        start = len(self.ids)
+        self.ids.extend(ids)
+        return self._feed(ids, start, last=not all_logits)
+
+    def _feed(self, ids: Sequence[int], start: int, *, last: bool = False) -> Array:
+        engine = self._engine
+        ops, config, dtype = engine.ops, engine.config, engine.dtype
+        pos = np.arange(start, start + len(ids))
+        memo: dict[str, Any] = {}
+        step = Step(config, -1, pos, dtype, memo)
+        x = ops.embed(step, engine._outer("tok_embedding"), np.asarray(ids, np.int64))
+        for layer in ops.layer_order(config):
+            x = engine._block(Step(config, layer, pos, dtype, memo), x, engine.layer(layer), self._attend)
+        if last:
+            x = x[-1:]
+        gain = engine._outer("final_norm")
+        assert not isinstance(gain, QuantTensor)
+        step.pos = pos[-len(x) :]
+        h = ops.final_norm(step, x, gain)
+        return ops.logits(step, ops.matmul(step, "lm_head", h, engine._outer("lm_head")))
+
+    def _attend(self, step: Step, q: Array, k: Array, v: Array) -> Array:
+        keys, values = self._cache.append(step.layer, k, v)
+        if self._engine._fuses_attention:
+            if len(q) == 1:
+                return single_query_attention(q, keys, values)
+            return causal_attention(q, keys, values, start=len(keys) - len(q))
+        seen = self._engine.ops.mask(step)
+        mixed: Array = attention_by_steps(self._engine.ops, step, q[None], keys[None], values[None], seen)[0]
+        return mixed
+
+
+class Lockstep:
+    """Many sequences, one position a step, with a flat cache per sequence laid out and written as llama2.c does."""
+
+    def __init__(self, engine: Engine, n_sequences: int) -> None:
+        config = engine.config
+        # Room behind the last row: a replaced cache_row or position may reach past the proper end.
+        size = (config.n_layers * config.seq_len + 1) * config.kv_dim + config.seq_len * config.dim
+        self._engine = engine
+        self._k = np.zeros((n_sequences, size), engine.dtype)
+        self._v = np.zeros((n_sequences, size), engine.dtype)
+        self._position = 0
+
+    def step(self, ids: Array) -> Array:
+        """Feed one token of each sequence; return logits (n_sequences, vocab_size)."""
+        engine = self._engine
+        ops, config, dtype = engine.ops, engine.config, engine.dtype
+        pos = ops.position(config, np.array([self._position]))
+        memo: dict[str, Any] = {}
+        step = Step(config, -1, pos, dtype, memo)
+        x = ops.embed(step, engine._outer("tok_embedding"), np.asarray(ids, np.int64))
+        for layer in ops.layer_order(config):
+            x = engine._block(Step(config, layer, pos, dtype, memo), x, engine.layer(layer), self._attend)
+        self._position += 1
+        gain = engine._outer("final_norm")
+        assert not isinstance(gain, QuantTensor)
+        h = ops.final_norm(step, x, gain)
+        return ops.logits(step, ops.matmul(step, "lm_head", h, engine._outer("lm_head")))
+
+    def _attend(self, step: Step, q: Array, k: Array, v: Array) -> Array:
+        config, ops = step.config, self._engine.ops
+        n = len(q)
+        columns = np.arange(config.kv_dim)
+        row = ops.cache_row(config, step.layer, step.pos)[:, None] + columns
+        self._k[:, row[0]] = ops.cached_k(step, k).reshape(n, -1)
+        self._v[:, row[0]] = ops.cached_v(step, v).reshape(n, -1)
+        seen = ops.mask(step)
+        rows = ops.cache_row(config, step.layer, np.arange(seen.shape[1]))[:, None] + columns
+        shape = (n, seen.shape[1], config.n_kv_heads, config.head_dim)
+        keys, values = self._k[:, rows].reshape(shape), self._v[:, rows].reshape(shape)
+        mixed: Array = attention_by_steps(ops, step, q[:, None], keys, values, seen)[:, 0]
+        return mixed
+
+
+def attention_by_steps(ops: Ops, step: Step, q: Array, k: Array, v: Array, seen: Array) -> Array:
+    """Attention as the chain of its operations: q (B, T, H, head_dim), k and v (B, S, G, head_dim), seen (T, S)."""
+    kv_head = ops.head_map(step)
+    weights = ops.softmax(step, ops.scale(step, ops.scores(step, q, k[:, :, kv_head])), seen)
+    return ops.mix(step, weights, v[:, :, kv_head])
+
+
+def causal_attention(q: Array, k: Array, v: Array, *, start: int) -> Array:
+    """The same function, fused, for queries (T, H, head_dim) at positions start.. over keys 0..start+T-1.
+
+    Works through blocks of queries, so that little is computed that the mask would hide; divides by the softmax's
+    sum after mixing.
+    """
+    n_tokens, n_heads, head_dim = q.shape
+    kv_heads = k.shape[1]
+    rep = n_heads // kv_heads
+    out = np.empty((n_tokens, n_heads, head_dim), q.dtype)
+    grouped_out = out.reshape(n_tokens, kv_heads, rep, head_dim).transpose(1, 2, 0, 3)
+    grouped = q.reshape(n_tokens, kv_heads, rep, head_dim).transpose(1, 2, 0, 3)
+    keys = np.ascontiguousarray(k.transpose(1, 2, 0))  # (G, head_dim, S)
+    values = np.ascontiguousarray(v.transpose(1, 0, 2))  # (G, S, head_dim)
+    factor = q.dtype.type(1.0 / math.sqrt(head_dim))
+    for begin in range(0, n_tokens, _QUERY_CHUNK):
+        end = min(begin + _QUERY_CHUNK, n_tokens)
+        width, n_keys = end - begin, start + end
+        block = (grouped[:, :, begin:end] * factor).reshape(kv_heads, rep * width, head_dim)
+        s = (block @ keys[:, :, :n_keys]).reshape(kv_heads, rep, width, n_keys)
+        if width > 1:
+            s[..., start + begin :] += _future(width, q.dtype)
+        s -= s.max(axis=-1, keepdims=True)
+        np.exp(s, out=s)
+        total = s.sum(axis=-1)[..., None]
+        mixed = s.reshape(kv_heads, rep * width, n_keys) @ values[:, :n_keys]
+        np.divide(mixed.reshape(kv_heads, rep, width, head_dim), total, out=grouped_out[:, :, begin:end])
+    return out
+
+
+def single_query_attention(q: Array, k: Array, v: Array) -> Array:
+    """The same function for one query (1, H, head_dim) that sees all keys (S, G, head_dim)."""
+    _, n_heads, head_dim = q.shape
+    kv_heads = k.shape[1]
+    block = q.reshape(kv_heads, n_heads // kv_heads, head_dim) * q.dtype.type(1.0 / math.sqrt(head_dim))
+    s = block @ k.transpose(1, 2, 0)
+    s -= s.max(axis=-1, keepdims=True)
+    np.exp(s, out=s)
+    mixed: Array = s @ v.transpose(1, 0, 2)
+    mixed /= s.sum(axis=-1, keepdims=True)
+    return mixed
+
+
+_FUTURE: dict[tuple[int, Any], Array] = {}
+
+
+def _future(width: int, dtype: npt.DTypeLike) -> Array:
+    """(width, width) to add to scores: -inf above the diagonal."""
+    key = (width, np.dtype(dtype))
+    if key not in _FUTURE:
+        _FUTURE[key] = np.triu(np.full((width, width), -np.inf, dtype), 1)
+    return _FUTURE[key]
+
+
+def _stacked(parts: Sequence[Weight]) -> Weight:
+    """Join matrices that are applied to the same input, so that one product computes all."""
+    arrays = [p for p in parts if not isinstance(p, QuantTensor)]
+    if len(arrays) == len(parts):
+        return np.concatenate(arrays)
+    tensors = [p for p in parts if isinstance(p, QuantTensor)]
+    return QuantTensor(
+        codes=np.concatenate([t.codes for t in tensors]),
+        scales=np.concatenate([t.scales for t in tensors]),
+        group_size=tensors[0].group_size,
+    )
+
+
+def _scattered(rows: Array, slots: Array, n_slots: int) -> Array:
+    out = np.zeros((n_slots, *rows.shape[1:]), rows.dtype)
+    out[slots] = rows
+    return out
+
+
+def _chunks(begins: Array, ends: Array) -> Iterator[tuple[int, int, list[int]]]:
+    """Group whole sequences into chunks of about _ROWS tokens: (begin, end, indices of the sequences)."""
+    members: list[int] = []
+    for i in range(len(begins)):
+        if members and ends[i] - begins[members[0]] > _ROWS:
+            yield int(begins[members[0]]), int(ends[members[-1]]), members
+            members = []
+        members.append(i)
+    yield int(begins[members[0]]), int(ends[members[-1]]), members
+
+
+def _vocab_blocks(classifier: Weight) -> Iterator[tuple[int, Weight]]:
+    """Cut a classifier into blocks of rows that start at a group boundary: (first id, block)."""
+    n = classifier.shape[0]
+    if not isinstance(classifier, QuantTensor):
+        for first in range(0, n, _VOCAB_BLOCK):
+            yield first, classifier[first : first + _VOCAB_BLOCK]
+        return
+    width, size = classifier.shape[1], classifier.group_size
+    aligned = size // math.gcd(width, size)  # every so many rows a row starts a group
+    block = max(aligned, _VOCAB_BLOCK // aligned * aligned)
+    for first in range(0, n, block):
+        codes = classifier.codes[first : first + block]
+        begin = first * width // size
+        scales = classifier.scales[begin : begin + codes.size // size + (codes.size % size > 0)]
+        yield first, QuantTensor(codes=codes, scales=scales, group_size=size)
