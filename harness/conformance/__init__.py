@@ -1,0 +1,1 @@
+"""Is it right? Cases, their goldens, and the verdicts on implementations."""
