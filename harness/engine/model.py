@@ -219,7 +219,7 @@ class Engine:
         attend: Callable[[Step, Array, Array, Array], Array],
         tap: Tap | None = None,
     ) -> Array:
-        """Run one block on rows x (n_tokens, dim); attend mixes q, k, v of these rows into (n_tokens, H, head_dim)."""
+        """Run one block on rows x (n_tokens, dim); attend mixes their q, k, v into (n_tokens, H, head_dim)."""
         ops, config, values = self.ops, self.config, step.values
         n = len(x)
         heads, kv_heads = config.n_heads, config.n_kv_heads

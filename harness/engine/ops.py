@@ -157,7 +157,8 @@ def matmul(step: Step, name: str, x: Array, w: Weight) -> Array:
     """
     if isinstance(w, QuantTensor):
         return quantised_matmul(step, name, x, w)
-    return x @ w.T
+    out: Array = x @ w.T
+    return out
 
 
 def quantised_matmul(step: Step, name: str, x: Array, w: QuantTensor) -> Array:
@@ -237,7 +238,8 @@ def softmax(step: Step, scores: Array, seen: Array) -> Array:
 
 def mix(step: Step, weights: Array, v: Array) -> Array:
     """Average the values: weights (B, H, T, S), v (B, S, H, head_dim) to (B, T, H, head_dim)."""
-    return (weights @ v.transpose(0, 2, 1, 3)).transpose(0, 2, 1, 3)
+    out: Array = weights @ v.transpose(0, 2, 1, 3)
+    return out.transpose(0, 2, 1, 3)
 
 
 def activation(step: Step, gate: Array) -> Array:
