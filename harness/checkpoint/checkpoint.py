@@ -109,9 +109,7 @@ class Checkpoint:
                         actual="int8",
                     )
             elif tensor.dtype.kind != "f":
-                raise CheckpointError(
-                    f"tensor {name} is not of floating point", path=self.path, actual=tensor.dtype
-                )
+                raise CheckpointError(f"tensor {name} is not of floating point", path=self.path, actual=tensor.dtype)
         for name in self.tensors:
             if name not in shapes:
                 raise CheckpointError(f"tensor {name} does not belong to this model", path=self.path)

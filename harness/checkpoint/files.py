@@ -24,9 +24,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         # Without O_NONBLOCK, opening a pipe would wait for its writer.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise CheckpointError(
-                    "not a file", path=path, expected="a regular file", actual="a pipe or a device"
-                )
+                raise CheckpointError("not a file", path=path, expected="a regular file", actual="a pipe or a device")
             yield file
     except OSError as error:
         raise CheckpointError(f"cannot be read: {error.strerror or error}", path=path) from error

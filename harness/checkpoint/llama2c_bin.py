@@ -66,15 +66,12 @@ _FIELDS = ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size
 _LIMITS = dict(zip(_FIELDS, (1 << 18, 1 << 20, 1 << 12, 1 << 12, 1 << 12, 1 << 23, 1 << 24), strict=True))
 
 # The orders in the file; "*" stands for the layers, all of one kind together.
-_V0_ORDER = (
-    "tok_embedding *attn_norm *wq *wk *wv *wo *ffn_norm *w_gate *w_down *w_up final_norm "
-    "rope_cos rope_sin lm_head"
-).split()
-_V1_ORDER = (
-    "*attn_norm *ffn_norm final_norm tok_embedding *wq *wk *wv *wo *w_gate *w_down *w_up lm_head"
-).split()
-_ORDER = {0: _V0_ORDER, 1: _V1_ORDER, 2: _V1_ORDER}
+_ATTENTION = ("*wq", "*wk", "*wv", "*wo")
+_FEED_FORWARD = ("*w_gate", "*w_down", "*w_up")
 _TABLES = ("rope_cos", "rope_sin")
+_V0_ORDER = ("tok_embedding", "*attn_norm", *_ATTENTION, "*ffn_norm", *_FEED_FORWARD, "final_norm", *_TABLES)
+_V1_ORDER = ("*attn_norm", "*ffn_norm", "final_norm", "tok_embedding", *_ATTENTION, *_FEED_FORWARD)
+_ORDER = {0: (*_V0_ORDER, "lm_head"), 1: (*_V1_ORDER, "lm_head"), 2: (*_V1_ORDER, "lm_head")}
 _HEADER_BYTES = {0: 28, 1: HEAD_BYTES, 2: HEAD_BYTES}
 
 
@@ -313,9 +310,7 @@ def _floats(content: NDArray[np.uint8], shape: tuple[int, ...], offset: int) -> 
     return content[offset : offset + 4 * math.prod(shape)].view("<f4").reshape(shape)
 
 
-def _quantised(
-    content: NDArray[np.uint8], shape: tuple[int, ...], offset: int, group_size: int
-) -> QuantTensor:
+def _quantised(content: NDArray[np.uint8], shape: tuple[int, ...], offset: int, group_size: int) -> QuantTensor:
     n = math.prod(shape)
     codes = content[offset : offset + n].view(np.int8).reshape(shape)
     return QuantTensor(codes, _floats(content, (n // group_size,), offset + n), group_size)
@@ -353,9 +348,7 @@ def _tie(checkpoint: Checkpoint) -> Checkpoint:
 def _equal(a: Tensor, b: Tensor) -> bool:
     if isinstance(a, QuantTensor) and isinstance(b, QuantTensor):
         return (
-            a.group_size == b.group_size
-            and np.array_equal(a.codes, b.codes)
-            and np.array_equal(a.scales, b.scales)
+            a.group_size == b.group_size and np.array_equal(a.codes, b.codes) and np.array_equal(a.scales, b.scales)
         )
     if isinstance(a, QuantTensor) or isinstance(b, QuantTensor):
         return False
@@ -366,9 +359,7 @@ def _check_writable(checkpoint: Checkpoint, version: int, group_size: int | None
     if version not in _ORDER:
         raise CheckpointError("no such llama2.c version", path=path, expected="0, 1 or 2", actual=version)
     if version != 2 and group_size is not None:
-        raise CheckpointError(
-            "a group size belongs to version 2 only", path=path, actual=f"version {version}"
-        )
+        raise CheckpointError("a group size belongs to version 2 only", path=path, actual=f"version {version}")
     config = checkpoint.config
     for name, stored, value in (
         ("norm_eps", 1e-5, config.norm_eps),
@@ -384,9 +375,7 @@ def _check_writable(checkpoint: Checkpoint, version: int, group_size: int | None
     problem = _implausible(_numbers(config, version), is_v0=version == 0)
     if problem:
         field, limit = problem
-        raise CheckpointError(
-            f"{field} is out of range", path=path, expected=limit, actual=getattr(config, field)
-        )
+        raise CheckpointError(f"{field} is out of range", path=path, expected=limit, actual=getattr(config, field))
     wanted = group_size or checkpoint.group_size or DEFAULT_GROUP_SIZE
     for name, tensor in checkpoint.tensors.items():
         if version == 2 and isinstance(tensor, QuantTensor) and tensor.group_size != wanted:
@@ -401,9 +390,7 @@ def _check_writable(checkpoint: Checkpoint, version: int, group_size: int | None
 
 def _check_group_size(config: ModelConfig, group_size: int, path: Path) -> None:
     if group_size < 1:
-        raise CheckpointError(
-            "the group size is out of range", path=path, expected="at least 1", actual=group_size
-        )
+        raise CheckpointError("the group size is out of range", path=path, expected="at least 1", actual=group_size)
     for name, shape in expected_shapes(replace(config, n_layers=1)).items():
         if not _is_float(name) and math.prod(shape) % group_size:
             raise CheckpointError(
@@ -447,9 +434,7 @@ def _write_tensor(file: IO[bytes], checkpoint: Checkpoint, name: str, group_size
         try:
             tensor = quantize_weights(tensor, group_size)
         except ValueError as error:
-            raise CheckpointError(
-                f"tensor {name} cannot be quantised: {error}", path=checkpoint.path
-            ) from error
+            raise CheckpointError(f"tensor {name} cannot be quantised: {error}", path=checkpoint.path) from error
     file.write(np.ascontiguousarray(tensor.codes).data)
     _write_floats(file, tensor.scales)
 
