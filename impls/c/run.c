@@ -365,9 +365,10 @@ static void quantize(Input *out, const float *x, int n, int group) {
         const float scale = largest / 127.0f;
         out->scales[g] = scale;
         for (int i = 0; i < group; i++) {
-            /* An all-zero group divides 0 by 0. Converting NaN is undefined in C; the code is 0, as is the product. */
+            /* An all-zero group divides 0 by 0, and C leaves converting NaN undefined: the code is 0, as the product is.
+             * Numbers stay below 191, which a scale rounded down to the smallest float can bring about. */
             const float code = roundf(values[i] / scale);
-            out->codes[g * group + i] = isfinite(code) ? (int8_t)(int)code : 0;
+            out->codes[g * group + i] = fabsf(code) < 256 ? (int8_t)(int)code : 0;
         }
     }
 }
@@ -456,18 +457,18 @@ static void add(float *x, const float *delta, int n) {
 
 /* Everything one sequence needs besides the weights. */
 typedef struct {
-    int capacity;               /* positions the caches hold: the steps of this run, at most seq_len */
-    float *x;                   /* (dim) residual stream */
-    float *normed;              /* (dim) output of a norm or of attention: what a matrix reads next */
-    float *delta;               /* (dim) what a block adds to x */
-    float *q;                   /* (dim) */
-    float *gate, *up;           /* (hidden_dim) */
-    float *scores;              /* (n_heads, capacity) */
-    float *keys, *values;       /* (n_layers, capacity, kv_dim); keys are stored rotated */
-    float *frequencies;         /* (head_dim / 2) */
-    float *cosines, *sines;     /* (head_dim / 2) at the current position */
-    float *logits;              /* (vocab_size) */
-    Input input;                /* buffers for the vector being multiplied */
+    int capacity;           /* positions the caches hold: the steps of this run, at most seq_len */
+    float *x;               /* (dim) residual stream */
+    float *normed;          /* (dim) output of a norm or of attention: what a matrix reads next */
+    float *delta;           /* (dim) what a block adds to x */
+    float *q;               /* (dim) */
+    float *gate, *up;       /* (hidden_dim) */
+    float *scores;          /* (n_heads, capacity) */
+    float *keys, *values;   /* (n_layers, capacity, kv_dim); keys are stored rotated */
+    float *frequencies;     /* (head_dim / 2) */
+    float *cosines, *sines; /* (head_dim / 2) at the current position */
+    float *logits;          /* (vocab_size) */
+    Input input;            /* buffers for the vector being multiplied */
 } State;
 
 static State new_state(const Config *c, int group, int capacity) {
