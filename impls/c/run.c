@@ -365,7 +365,7 @@ static void quantize(Input *out, const float *x, int n, int group) {
         const float scale = largest / 127.0f;
         out->scales[g] = scale;
         for (int i = 0; i < group; i++) {
-            /* An all-zero group divides 0 by 0, and C leaves converting NaN undefined: the code is 0, as the product is.
+            /* An all-zero group divides 0 by 0, and C leaves converting NaN undefined: code 0, as the product is.
              * Numbers stay below 191, which a scale rounded down to the smallest float can bring about. */
             const float code = roundf(values[i] / scale);
             out->codes[g * group + i] = fabsf(code) < 256 ? (int8_t)(int)code : 0;
