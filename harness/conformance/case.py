@@ -193,6 +193,9 @@ _Sha256 = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
 _Hex = Annotated[str, pydantic.Field(pattern=r"^([0-9a-f]{2})*$")]
 _Id = Annotated[int, pydantic.Field(ge=0, lt=2**31)]
 _Count = Annotated[int, pydantic.Field(ge=0, lt=2**31)]
+_Logits = Annotated[float, pydantic.Field(ge=0.0, allow_inf_nan=False)]
+# TOML has no tuples: an array of three must do.
+_MarginRow = Annotated[tuple[_Count, _Logits, _Id], pydantic.Strict(False)]
 
 
 class _Table(pydantic.BaseModel):
@@ -227,10 +230,7 @@ class _ExpectedTable(_Table):
     text_hex: _Hex | None = None
     prompt_ids: Annotated[list[_Id], pydantic.Field(min_length=1)]
     ids: list[_Id] | None = None
-    margins: Annotated[
-        list[tuple[_Count, Annotated[float, pydantic.Field(ge=0.0, allow_inf_nan=False)], _Id]],
-        pydantic.Field(max_length=MAX_MARGINS, strict=False),
-    ] = []
+    margins: Annotated[list[_MarginRow], pydantic.Field(max_length=MAX_MARGINS)] = []
 
 
 class _ProvenanceTable(_Table):
