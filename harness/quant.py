@@ -49,9 +49,7 @@ class QuantTensor:
 
     def __post_init__(self) -> None:
         if self.codes.dtype != np.int8 or self.scales.dtype != np.float32:
-            raise ValueError(
-                f"need int8 codes and float32 scales, got {self.codes.dtype}, {self.scales.dtype}"
-            )
+            raise ValueError(f"need int8 codes and float32 scales, got {self.codes.dtype}, {self.scales.dtype}")
         _check_group_size(self.codes.size, self.group_size)
         if self.scales.shape != (self.codes.size // self.group_size,):
             raise ValueError(
@@ -114,12 +112,10 @@ def quantize_activations(x: NDArray[Any], group_size: int) -> tuple[NDArray[np.i
     """
     if group_size < 1:
         raise ValueError(f"group size is {group_size}, must be at least 1")
-    n = x.shape[-1]
-    n_groups = n // group_size
+    n_groups = x.shape[-1] // group_size
+    n_full = n_groups * group_size
     codes = np.zeros(x.shape, np.int8)
-    full = np.asarray(x[..., : n_groups * group_size], np.float32).reshape(
-        *x.shape[:-1], n_groups, group_size
-    )
+    full = np.asarray(x[..., :n_full], np.float32).reshape(*x.shape[:-1], n_groups, group_size)
     scales: NDArray[np.float32] = np.fmax.reduce(np.abs(full), axis=-1, initial=np.float32(0))
     scales /= np.float32(CODE_MAX)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -128,7 +124,7 @@ def quantize_activations(x: NDArray[Any], group_size: int) -> tuple[NDArray[np.i
         # quotient - whole is exact, which floor(|quotient| + 0.5) is not: it takes 0.49999997 to 1.
         whole += np.copysign(np.abs(quotient - whole) >= np.float32(0.5), quotient)
     whole[~np.isfinite(whole)] = 0
-    codes[..., : n_groups * group_size] = whole.astype(np.int32).astype(np.int8).reshape(*x.shape[:-1], -1)
+    codes[..., :n_full] = whole.astype(np.int32).astype(np.int8).reshape(*x.shape[:-1], n_full)
     return codes, scales
 
 

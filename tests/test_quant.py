@@ -100,20 +100,14 @@ def test_weights_come_back_within_the_stated_bound(w: np.ndarray, data: st.DataO
 @settings(deadline=None)
 def test_activations_are_rounded_half_away_from_zero_exactly(x: np.ndarray, group_size: int) -> None:
     codes, scales = quantize_activations(x, group_size)
-    full = x.shape[-1] // group_size * group_size
-    for row, row_codes, row_scales in zip(
-        x.reshape(-1, x.shape[-1]),
-        codes.reshape(-1, x.shape[-1]),
-        scales.reshape(-1, full // group_size),
-        strict=True,
-    ):
-        assert not row_codes[full:].any()
-        for index in range(full):
-            scale = row_scales[index // group_size]
-            if scale >= 2**-126:
-                quotient = float(row[index] / scale)  # exact from here on: float64 holds quotient + 0.5
-                magnitude = int(abs(quotient) + 0.5)
-                assert row_codes[index] == (magnitude if quotient > 0 else -magnitude)
+    n_full = x.shape[-1] // group_size * group_size
+    assert not codes[..., n_full:].any()
+    scale = np.repeat(scales, group_size, axis=-1)
+    normal = scale >= 2.0**-126
+    # Exact from the float32 quotient on: float64 holds quotient + 0.5.
+    quotient = (x[..., :n_full][normal] / scale[normal]).astype(np.float64)
+    expected = np.copysign(np.floor(np.abs(quotient) + 0.5), quotient)
+    assert np.array_equal(codes[..., :n_full][normal], expected)
 
 
 @given(matrices)

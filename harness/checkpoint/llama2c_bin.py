@@ -146,7 +146,7 @@ def write(
     checkpoint = _tie(checkpoint)
     _check_writable(checkpoint, version, group_size, path)
     if version == 2:
-        group_size = group_size or checkpoint.group_size or DEFAULT_GROUP_SIZE
+        group_size = _wanted_group_size(checkpoint, group_size)
         _check_group_size(checkpoint.config, group_size, path)
     with replaced(path) as file:
         file.write(_header(checkpoint.config, version, group_size))
@@ -376,7 +376,7 @@ def _check_writable(checkpoint: Checkpoint, version: int, group_size: int | None
     if problem:
         field, limit = problem
         raise CheckpointError(f"{field} is out of range", path=path, expected=limit, actual=getattr(config, field))
-    wanted = group_size or checkpoint.group_size or DEFAULT_GROUP_SIZE
+    wanted = _wanted_group_size(checkpoint, group_size)
     for name, tensor in checkpoint.tensors.items():
         if version == 2 and isinstance(tensor, QuantTensor) and tensor.group_size != wanted:
             raise CheckpointError(
@@ -386,6 +386,12 @@ def _check_writable(checkpoint: Checkpoint, version: int, group_size: int | None
                 actual=wanted,
                 hint="start from the float32 weights",
             )
+
+
+def _wanted_group_size(checkpoint: Checkpoint, group_size: int | None) -> int:
+    if group_size is not None:
+        return group_size
+    return checkpoint.group_size or DEFAULT_GROUP_SIZE
 
 
 def _check_group_size(config: ModelConfig, group_size: int, path: Path) -> None:
