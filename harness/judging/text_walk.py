@@ -1,0 +1,262 @@
+"""From printed bytes to tokens and a judgement: walk the text with the reference.
+
+Text does not determine tokens. At each step the candidates are the tokens by what *this* program would print for
+them after the previous one (pieces that it drops are candidates of width zero), and the reference, fed with the
+tokens chosen so far, says how good each is. The best candidate counts: if it is what the reference itself would
+choose, the step is exact; if its regret is within the noise, it is a tie with a certificate; else the program is
+wrong here.
+
+A tie leaves two ways to read the text that follows. When the walk ends in a mismatch it goes back to its latest
+ties and tries the other readings before it gives up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.judging.floor import MULTIPLE
+from harness.judging.printing import Printing
+from harness.judging.sampling import could_be_drawn
+from harness.results import Certificate, Kind
+
+__all__ = ["Choice", "Greedy", "Sampled", "Session", "Walk", "walk"]
+
+Array = npt.NDArray[Any]
+
+_MAX_BACKTRACKS = 12
+_MAX_WIDTHLESS = 64  # zero-width tokens in a row before the text is taken to have stopped
+# Only readings of a regret below this are kept for later: no floor of a healthy float32 model comes near it.
+_WORTH_ANOTHER_LOOK = 0.25
+
+
+class Session(Protocol):
+    """What the walk needs of a reference: one growing sequence."""
+
+    def extend(self, ids: Sequence[int]) -> Array: ...
+    def truncate(self, length: int) -> None: ...
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A token for one step, and what it is worth: EXACT, TIE, WITHIN or MISMATCH."""
+
+    token: int | None
+    kind: Kind
+    expected: int
+    regret: float = 0.0
+    floor: float = 0.0
+    actual_logit: float = math.nan
+    expected_logit: float = math.nan
+
+
+Floor = Callable[[Sequence[int]], float]
+"""The noise floor of the logits after a sequence of ids."""
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """The rule of greedy decoding.
+
+    Attributes:
+        argmax: the reference's own choice.
+        floor: noise floor of exact float32 programs (for int8: of that arithmetic).
+        class_floor: noise floor of the declared lower precision, if one is declared.
+    """
+
+    argmax: Callable[[Array], int]
+    floor: Floor
+    class_floor: Floor | None = None
+
+    def choose(self, ids: Sequence[int], logits: Array, candidates: Sequence[int], step: int) -> Choice:
+        expected = self.argmax(logits)
+        if expected in candidates:
+            return Choice(expected, Kind.EXACT, expected)
+        if not candidates:
+            return Choice(None, Kind.MISMATCH, expected, math.inf)
+        token = max(candidates, key=lambda c: float(logits[c]))
+        return self.judge(ids, logits, token, expected)
+
+    def judge(self, ids: Sequence[int], logits: Array, token: int, expected: int) -> Choice:
+        """Judge one token that is not the expected one."""
+        best, chosen = float(logits[expected]), float(logits[token])
+        regret = best - chosen
+        floor = self.floor(ids)
+        kind = Kind.TIE if regret <= MULTIPLE * floor else Kind.MISMATCH
+        if kind is Kind.MISMATCH and self.class_floor is not None:
+            wide = self.class_floor(ids)
+            if regret <= MULTIPLE * wide:
+                kind, floor = Kind.WITHIN, wide
+        return Choice(token, kind, expected, regret, floor, chosen, best)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The rule of a seeded draw: step n of the generated tokens uses coin n.
+
+    Attributes:
+        sample: the reference's own draw: (logits, coin) to id.
+        coins: one for each generated token, in order.
+        temperature, topp: of the request.
+        floor, class_floor: as for Greedy.
+    """
+
+    sample: Callable[[Array, np.float32], int]
+    coins: Sequence[np.float32]
+    temperature: float
+    topp: float
+    floor: Floor
+    class_floor: Floor | None = None
+
+    def choose(self, ids: Sequence[int], logits: Array, candidates: Sequence[int], step: int) -> Choice:
+        coin = self.coins[step] if step < len(self.coins) else np.float32(0)
+        expected = self.sample(logits, coin)
+        if expected in candidates:
+            return Choice(expected, Kind.EXACT, expected)
+        if not candidates:
+            return Choice(None, Kind.MISMATCH, expected, math.inf)
+        best = float(logits.max())
+        for kind, floor_of in ((Kind.TIE, self.floor), (Kind.WITHIN, self.class_floor)):
+            if floor_of is None:
+                continue
+            floor = floor_of(ids)
+            for token in sorted(candidates, key=lambda c: -float(logits[c])):
+                if could_be_drawn(
+                    logits, token, floor=floor, temperature=self.temperature, topp=self.topp, coin=float(coin)
+                ):
+                    return Choice(
+                        token, kind, expected, best - float(logits[token]), floor, float(logits[token]), best
+                    )
+        token = max(candidates, key=lambda c: float(logits[c]))
+        regret = best - float(logits[token])
+        return Choice(token, Kind.MISMATCH, expected, regret, floor, float(logits[token]), best)
+
+
+@dataclass(slots=True)
+class Walk:
+    """Where the walk got to.
+
+    Attributes:
+        ids: the whole sequence, prompt included, as far as it is right.
+        choices: one for each token judged by the walk, in order; the last one is the wrong one, if any.
+        used: how many bytes of the text the tokens account for.
+        wrong: the choice that failed, or None.
+        expects_end: the reference would end here (its next token is the stop) although text may follow.
+        next_id: the reference's next choice where the text ended.
+    """
+
+    ids: list[int]
+    choices: list[Choice] = field(default_factory=list)
+    used: int = 0
+    wrong: Choice | None = None
+    next_id: int | None = None
+
+    @property
+    def certificates(self) -> list[Certificate]:
+        """The proofs of all ties and of what is within the declared precision."""
+        first = len(self.ids) - sum(choice.kind is not Kind.MISMATCH for choice in self.choices)
+        return [
+            Certificate(
+                first + i, choice.token, choice.expected, choice.actual_logit, choice.expected_logit, choice.floor
+            )
+            for i, choice in enumerate(self.choices)
+            if choice.token is not None and choice.kind in (Kind.TIE, Kind.WITHIN)
+        ]
+
+    @property
+    def kind(self) -> Kind:
+        kinds = {choice.kind for choice in self.choices}
+        for kind in (Kind.MISMATCH, Kind.WITHIN, Kind.TIE):
+            if kind in kinds:
+                return kind
+        return Kind.EXACT
+
+
+@dataclass(slots=True)
+class _Fork:
+    """A place to come back to: another token that is a tie with the one that was taken."""
+
+    n_ids: int
+    n_choices: int
+    used: int
+    widthless: int
+    choice: Choice
+
+
+def walk(
+    text: bytes,
+    ids: Sequence[int],
+    *,
+    session: Session,
+    printing: Printing,
+    rule: Greedy | Sampled,
+    n_generated: int = 0,
+    max_tokens: int = 4096,
+) -> Walk:
+    """Walk a text that follows `ids`.
+
+    Args:
+        text: the bytes printed after those that ids account for.
+        ids: the sequence so far, BOS first, already judged.
+        session: the reference; fed with ids where it is not yet.
+        printing: what the program prints for a token.
+        rule: how a choice is judged.
+        n_generated: how many of ids were generated (the number of coins used).
+        max_tokens: the walk ends there at the latest (the context, or the steps asked for).
+    """
+    path = Walk(list(ids))
+    session.truncate(0)
+    logits = session.extend(path.ids)[-1]
+    forks: list[_Fork] = []
+    n_backtracks = widthless = 0
+    furthest: Walk | None = None
+    while True:
+        remaining = text[path.used :]
+        if not remaining or len(path.ids) >= max_tokens:
+            path.next_id = rule.choose(path.ids, logits, range(len(logits)), n_generated).expected
+            return path
+        candidates = printing.candidates(path.ids[-1], remaining)
+        if widthless >= _MAX_WIDTHLESS:
+            candidates = [c for c in candidates if printing.of(path.ids[-1], c)]
+        choice = rule.choose(path.ids, logits, candidates, n_generated)
+        if choice.kind is Kind.MISMATCH:
+            if furthest is None or path.used > furthest.used:
+                furthest = Walk(list(path.ids), [*path.choices, choice], path.used, choice)
+            if not forks or n_backtracks >= _MAX_BACKTRACKS:
+                return furthest
+            n_backtracks += 1
+            fork = forks.pop()
+            generated_back = len(path.ids) - fork.n_ids
+            n_generated -= generated_back
+            del path.ids[fork.n_ids :], path.choices[fork.n_choices :]
+            path.used, widthless, choice = fork.used, fork.widthless, fork.choice
+            session.truncate(len(path.ids))
+        elif isinstance(rule, Greedy):
+            forks.extend(
+                _Fork(len(path.ids), len(path.choices), path.used, widthless, other)
+                for other in _other_readings(rule, path.ids, logits, candidates, choice)
+            )
+        assert choice.token is not None
+        shown = printing.of(path.ids[-1], choice.token)
+        widthless = 0 if shown else widthless + 1
+        path.used += len(shown)
+        path.choices.append(choice)
+        path.ids.append(choice.token)
+        n_generated += 1
+        if len(path.ids) < max_tokens:
+            logits = session.extend([choice.token])[-1]
+
+
+def _other_readings(
+    rule: Greedy, ids: Sequence[int], logits: Array, candidates: Sequence[int], taken: Choice
+) -> list[Choice]:
+    best = float(logits[taken.expected])
+    near = [c for c in candidates if c != taken.token and best - float(logits[c]) < _WORTH_ANOTHER_LOOK]
+    judged = [rule.judge(ids, logits, c, taken.expected) for c in near]
+    return [choice for choice in judged if choice.kind is not Kind.MISMATCH]
