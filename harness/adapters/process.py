@@ -2,13 +2,14 @@
 
 `run` returns an Observation for whatever the program does, and never hangs: it is back at most one second
 after the limit of time. Both pipes are drained all the while, so no program blocks on a full one. When the
-process itself has ended, what it left behind is given `GRACE_S` to finish writing and is then killed, wherever
-it hid: children start below a small spawner (spawner.py) to which daemonised processes return. On systems other
-than Linux that last promise is weaker: processes that left are looked for by a mark in their environment.
+process itself has ended, what it left behind is given `GRACE_S` to finish writing and is then killed,
+wherever it hid: children start below a small spawner (spawner.py) to which daemonised processes return. On
+systems other than Linux that last promise is weaker: processes that left are looked for by a mark in their
+environment.
 
 Memory is limited by what the processes hold and cannot give back (anonymous and shared pages, summed and
-sampled): never by address space, which virtual machines reserve by the terabyte, and not by mapped files, which
-are cache.
+sampled): never by address space, which virtual machines reserve by the terabyte, and not by mapped files,
+which are cache.
 
 This is no sandbox: a program may do whatever its user may. See docs/trust.md.
 """
@@ -106,7 +107,8 @@ def run(
 
     Returns:
         What it did. `failure` is None, or StartFailed, Crashed (signal or non-zero exit), TimedOut,
-        OutputLimit, MemoryLimit, or NoOutput (exit 0, stdout empty); stdout holds what was printed in any case.
+        OutputLimit, MemoryLimit, or NoOutput (exit 0, stdout empty); stdout holds what was printed in any
+        case.
 
     Raises:
         InputError: the command is empty or an argument holds a NUL byte, which no argument can carry.
@@ -355,9 +357,7 @@ class _Run:
                 closing.close(fd)
             self._loop(spawner, closing, ends[0][0], ends[1][0], source[1], memoryview(stdin))
 
-    def _loop(
-        self, spawner: _Spawner, fds: _Descriptors, out: int, err: int, feed: int, stdin: memoryview
-    ) -> None:
+    def _loop(self, spawner: _Spawner, fds: _Descriptors, out: int, err: int, feed: int, stdin: memoryview) -> None:
         poll = select.poll()
         control = spawner.control.fileno()
         poll.register(control, select.POLLIN)

@@ -2,7 +2,8 @@
 
 It keeps three promises that a large process cannot: a child's peak memory is its own (what Linux reports
 after an exec starts at the size of the process that started it), a process that daemonises comes back here
-instead of to init (child subreaper), and when the harness disappears, however suddenly, everything below ends.
+instead of to init (child subreaper), and when the harness disappears, however suddenly, everything below
+ends.
 
 One spawner serves one run at a time, so that every process below it belongs to that run. Messages in both
 directions are a 4-byte little-endian length and a marshalled tuple.

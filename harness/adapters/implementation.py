@@ -1,0 +1,351 @@
+"""The one door: an Implementation is asked a Request and returns an Observation, whatever it is behind.
+
+`resolve` turns what a user writes (a name, a path, a command line) into implementations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import os
+import shlex
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from harness.adapters import process, toolchain
+from harness.adapters.build import Progress, build, check_tools
+from harness.adapters.extract import reported_tps
+from harness.adapters.manifest import FILE_NAME, Manifest, discover, expand, expand_text, load, names_in
+from harness.adapters.process import Limits
+from harness.errors import BuildFailed, ImplementationError, InputError
+from harness.results import Observation, Request
+
+__all__ = ["Implementation", "ProcessImplementation", "from_command", "resolve"]
+
+# Libraries take every core unless told otherwise; a run has the threads that its request says.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
+
+
+class Implementation(Protocol):
+    """Something that runs a model: a program behind a manifest, or code in this process."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def prepare(self, model: Path, tokenizer: Path) -> Path:
+        """Return the file or directory that stands for `model` in its command, making it if need be."""
+
+    def run(self, request: Request, limits: Limits | None = None) -> Observation:
+        """Ask it once. Its misbehaviour is `failure` in what is returned, never an exception."""
+
+
+class ProcessImplementation:
+    """A program driven through its manifest: built when first needed, run in a fresh directory each time.
+
+    Safe to use from several threads.
+    """
+
+    def __init__(self, manifest: Manifest, *, progress: Progress | None = None) -> None:
+        self.manifest = manifest
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._out: Path | None = None
+        self._build_failure: BuildFailed | None = None
+        self._tools: dict[str, list[str]] = {}
+        self._prepared: dict[tuple[object, ...], Path] = {}
+        self._home: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"ProcessImplementation({self.name!r})"
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    def out(self) -> Path:
+        """Return the directory of its build, building now if that has not been done.
+
+        Raises:
+            BuildFailed, MissingDependency: as build() does; a failed build is not tried again.
+        """
+        with self._lock:
+            if self._build_failure is not None:
+                raise self._build_failure
+            if self._out is None:
+                try:
+                    self._out = build(self.manifest, progress=self._progress)
+                except BuildFailed as failure:
+                    self._build_failure = failure
+                    raise
+                check_tools(self.manifest)
+            return self._out
+
+    def prepare(self, model: Path, tokenizer: Path) -> Path:
+        """Run the manifest's `prepare` for a model, once; without one, the model stands for itself.
+
+        What it made lasts as long as this object. Raises what out() raises, and ImplementationError if the
+        command fails.
+        """
+        model, tokenizer = Path(model).absolute(), Path(tokenizer).absolute()
+        if not self.manifest.prepare:
+            return model
+        out = self.out()
+        key = (*_identity(model), *_identity(tokenizer))
+        with self._lock:
+            if key in self._prepared:
+                return self._prepared[key]
+            if self._home is None:
+                self._home = Path(tempfile.mkdtemp(prefix="harness-prepared-"))
+                weakref.finalize(self, shutil.rmtree, self._home, ignore_errors=True)
+            made = self._home / f"{len(self._prepared)}-{model.name}"
+            values = {
+                **self._fixed(out),
+                "v0": os.fsencode(model),
+                "model": os.fsencode(model),
+                "tokenizer": os.fsencode(tokenizer),
+                "out": os.fsencode(made),
+                "build": os.fsencode(out),
+            }
+            with _work_directory() as work:
+                command = expand(self.manifest.prepare, {**values, "work": os.fsencode(work)})
+                seen = process.run(_found(command), cwd=work)
+            if not made.exists():
+                raise seen.failure or BuildFailed(
+                    f"preparing {model.name} made nothing at its {{out}}",
+                    command=seen.command_line,
+                    stderr_tail=seen.stderr_tail,
+                    exit_code=seen.exit_code,
+                )
+            self._prepared[key] = made
+            return made
+
+    def run(self, request: Request, limits: Limits | None = None) -> Observation:
+        """Run the program once.
+
+        Args:
+            request: the model must be in one of the manifest's formats.
+            limits: Limits() unless given, with the manifest's own time if it has one.
+
+        Raises:
+            MissingDependency: a tool that it needs is absent.
+            InputError: the request cannot be put to this program (no chat command, a NUL byte in an
+            argument).
+        """
+        manifest = self.manifest
+        if limits is None:
+            limits = Limits() if manifest.timeout_s is None else Limits(time_s=manifest.timeout_s)
+        if request.mode == "chat" and not manifest.chat:
+            raise InputError("has no chat", path=manifest.path, where=f"implementation {self.name}")
+        try:
+            out = self.out()
+            model = self.prepare(request.model, request.tokenizer)
+        except ImplementationError as failure:
+            words = tuple(shlex.split(failure.command)) if failure.command else ()
+            return Observation(
+                words, "", b"", stderr_tail=failure.stderr_tail, exit_code=failure.exit_code, failure=failure
+            )
+        with _work_directory() as work:
+            values = self._values(request, out, model, work)
+            command = _found(expand(manifest.chat if request.mode == "chat" else manifest.run, values))
+            env = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(request.threads))}
+            for key, template in manifest.env.items():
+                env[key] = os.fsdecode(expand_text(template, values))
+            for name, template in manifest.files.items():
+                _place(work / name, expand_text(template, values))
+            stdin = expand_text(manifest.stdin, values) + request.stdin
+            cwd = os.fsdecode(expand_text(manifest.cwd, values))
+            seen = process.run(command, cwd=cwd, env=env, stdin=stdin, limits=limits)
+        return dataclasses.replace(seen, reported_tps=reported_tps(manifest.tps, seen.stderr_tail, seen.stdout))
+
+    def command(self, request: Request) -> list[str]:
+        """Return the command line of a request, for showing; its {work} is a name that will not exist."""
+        values = self._values(request, self.out(), self.prepare(request.model, request.tokenizer), Path("WORK"))
+        template = self.manifest.chat if request.mode == "chat" else self.manifest.run
+        return [os.fsdecode(word) for word in _found(expand(template, values))]
+
+    def _fixed(self, out: Path) -> dict[str, bytes | list[str] | list[bytes]]:
+        manifest = self.manifest
+        texts = (*manifest.run, *manifest.chat, *manifest.prepare, *manifest.env.values(), manifest.stdin)
+        for name in names_in(texts) & set(toolchain.TOOLS) - set(self._tools):
+            self._tools[name] = toolchain.tool(name)
+        return {**self._tools, "src": os.fsencode(manifest.src), "out": os.fsencode(out)}
+
+    def _values(
+        self, request: Request, out: Path, model: Path, work: Path
+    ) -> dict[str, bytes | list[str] | list[bytes]]:
+        manifest = self.manifest
+        values: dict[str, bytes | list[str] | list[bytes]] = {
+            **self._fixed(out),
+            "model": os.fsencode(model),
+            "tokenizer": os.fsencode(Path(request.tokenizer).absolute()),
+            "prompt": request.prompt or b"",
+            "system": request.system or b"",
+            "steps": b"%d" % request.steps,
+            "temperature": repr(float(request.temperature)).encode(),
+            "topp": repr(float(request.topp)).encode(),
+            "seed": b"%d" % request.seed,
+            "threads": b"%d" % request.threads,
+            "work": os.fsencode(work),
+            "model_dir": os.fsencode(work / "model"),
+        }
+        if manifest.model_dir and work.is_dir():
+            for name, template in manifest.model_dir.items():
+                _place(work / "model" / name, expand_text(template, values))
+        is_prompted = request.prompt is not None and (request.mode == "chat" or request.prompt != b"")
+        values["prompt_args"] = expand(manifest.prompt_args, values) if is_prompted else []
+        values["system_args"] = expand(manifest.system_args, values) if request.system is not None else []
+        return values
+
+
+def from_command(command: str | list[str], *, name: str | None = None) -> ProcessImplementation:
+    """Make an implementation of a program that takes llama2.c's flags.
+
+    Args:
+        command: the program, or a command line to which model and flags are appended.
+        name: the program's file name unless given.
+    """
+    words = shlex.split(command) if isinstance(command, str) else list(command)
+    program = toolchain.find(words[0]) if "/" not in words[0] and not os.path.isfile(words[0]) else words[0]
+    if program is None:
+        raise InputError(f"{words[0]}: no such program")
+    program = os.path.abspath(program)
+    # The words come from the user as they are: a brace in them is no placeholder.
+    given = [word.replace("{", "{{").replace("}", "}}") for word in [program, *map(_absolute, words[1:])]]
+    flags = [
+        "{model}",
+        "-z",
+        "{tokenizer}",
+        "-t",
+        "{temperature}",
+        "-p",
+        "{topp}",
+        "-s",
+        "{seed}",
+        "-n",
+        "{steps}",
+        "-i",
+        "{prompt}",
+    ]
+    chat = [
+        "{model}",
+        "-z",
+        "{tokenizer}",
+        "-t",
+        "{temperature}",
+        "-p",
+        "{topp}",
+        "-s",
+        "{seed}",
+        "-n",
+        "{steps}",
+        "-m",
+        "chat",
+    ]
+    stem = name or Path(next((word for word in reversed(words) if "/" in word), words[0])).name
+    manifest = Manifest(
+        path=Path(program).parent / FILE_NAME,
+        name="".join(letter if letter.isalnum() or letter in "._+-" else "-" for letter in stem).lstrip("._+-")
+        or "program",
+        description=f"{shlex.join(words)}, with the flags of llama2.c",
+        run=(*given, *flags),
+        chat=(*given, *chat, "{system_args}", "{prompt_args}"),
+        modes=("generate", "chat"),
+    )
+    return ProcessImplementation(manifest)
+
+
+def resolve(spec: str, impls_dir: Path | str, *, progress: Progress | None = None) -> list[ProcessImplementation]:
+    """Find what a user means by the name of an implementation.
+
+    Args:
+        spec: a name in impls_dir or of a variant there ("all": every one), the path of an impl.toml or of its
+            directory (all that it describes), or a program or command line. A program beside an impl.toml is
+            that manifest's; any other is taken to have llama2.c's flags.
+        impls_dir: where the named ones are.
+
+    Raises:
+        InputError: it is none of these; the message lists the known names, the nearest first.
+    """
+    known = {manifest.name: manifest for manifest in discover(impls_dir)}
+    if spec == "all":
+        return [ProcessImplementation(manifest, progress=progress) for manifest in known.values()]
+    if spec in known:
+        return [ProcessImplementation(known[spec], progress=progress)]
+    path = Path(spec)
+    if path.is_file() and path.suffix == ".toml":
+        return [ProcessImplementation(manifest, progress=progress) for manifest in load(path)]
+    if path.is_dir():
+        if not (path / FILE_NAME).is_file():
+            hint = f"write one, or name the program itself: {os.path.join(spec, 'run')}"
+            raise InputError(f"has no {FILE_NAME}", path=path, hint=hint)
+        return [ProcessImplementation(manifest, progress=progress) for manifest in load(path)]
+    try:
+        words = [spec] if path.is_file() else shlex.split(spec)
+    except ValueError as error:
+        raise InputError(f"{spec}: {error}") from error
+    if words and (os.path.isfile(words[0]) or (len(words) > 1 and toolchain.find(words[0]))):
+        beside = Path(words[0]).parent / FILE_NAME
+        if len(words) == 1 and beside.is_file():
+            return [ProcessImplementation(manifest, progress=progress) for manifest in load(beside)]
+        if not os.access(words[0], os.X_OK) and os.path.isfile(words[0]):
+            raise InputError("is not executable", path=words[0], hint=f"chmod +x {shlex.quote(words[0])}")
+        return [from_command(words)]
+    near = difflib.get_close_matches(spec, known, n=3, cutoff=0.5)
+    others = [name for name in known if name not in near]
+    names = ", ".join([*near, *others]) or "none"
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise InputError(f"{spec}: no implementation of that name, and no such program", hint=f"{hint}known are: {names}")
+
+
+def _absolute(word: str) -> str:
+    """A program runs in a directory of its own, so files named in its command are made absolute."""
+    return os.path.abspath(word) if os.path.exists(word) and not word.startswith("-") else word
+
+
+def _found(command: list[bytes]) -> list[bytes]:
+    """Replace a bare program name by its path, looking beside this Python too."""
+    if command and b"/" not in command[0] and (found := toolchain.find(os.fsdecode(command[0]))):
+        return [os.fsencode(found), *command[1:]]
+    return command
+
+
+def _identity(path: Path) -> tuple[object, ...]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(error.strerror or "cannot be read", path=path) from error
+    return (str(path), status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@contextlib.contextmanager
+def _work_directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="harness-run-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+def _place(target: Path, content: bytes) -> None:
+    """Put a file, or a whole directory, under a name: linked, and copied where links cannot be made."""
+    source = Path(os.fsdecode(content))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.symlink_to(source.absolute())
+    except OSError:
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copy2(source, target)
