@@ -1,7 +1,7 @@
-"""Run independent jobs, one after another or in threads, and hand the results back in the order of the items.
+"""Run independent jobs, one after another or in threads, and hand back their results in order.
 
-Threads suffice: the work of a job is a child process that the job waits for. The threads are daemons, so that an
-interrupted run ends at once and does not wait for the slowest child; children die with the process that owns them.
+Threads suffice: the work of a job is a child process that the job waits for. The threads are daemons, so that
+an interrupted run ends at once and does not wait for the slowest child; children die with their owner.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def run_jobs(
 ) -> Iterator[tuple[Item, Result]]:
     """Yield (item, fn(item)) in the order of the items, each as soon as it and all before it are done.
 
-    No further item is started once a call has raised, the caller has closed the iterator, or Ctrl-C came in. An
-    exception of `fn` is raised where its item's turn comes.
+    No further item is started once a call has raised, the caller has closed the iterator, or Ctrl-C came in.
+    An exception of `fn` is raised where its item's turn comes.
 
     Args:
         jobs: calls at a time, at least 1. With 1 everything happens in the calling thread.

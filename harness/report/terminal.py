@@ -1,0 +1,150 @@
+"""The report as text for a terminal: table, failures with the continuations side by side, conclusions."""
+
+from __future__ import annotations
+
+import io
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from harness.report.summary import (
+    Summary,
+    counted,
+    describe_divergence,
+    duration,
+    headline,
+    is_problem,
+    particulars,
+    reasons,
+    visible,
+)
+from harness.results import Divergence, Kind, Verdict
+
+__all__ = ["render"]
+
+# Failures shown in full for each implementation; the rest get a line each. A program that is wrong everywhere
+# is wrong in one way, and forty screens do not say it better than ten.
+_N_IN_FULL = 10
+
+# Characters of a continuation: enough to see what happened, short enough for two columns.
+_MAX_TEXT = 160
+
+
+def render(summary: Summary, *, width: int = 100, color: bool = False) -> str:
+    """Render a summary for a terminal.
+
+    Args:
+        width: columns available.
+        color: use ANSI colours.
+    """
+    stream = io.StringIO()
+    console = Console(
+        file=stream,
+        width=max(width, 20),
+        force_terminal=color,
+        color_system="standard" if color else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    if summary.rows:
+        table = _table(summary)
+        fits = console.measure(table, options=console.options.update(max_width=1000)).maximum <= console.width
+        console.print(table if fits else Group(*_list(summary), Text("")))
+    for part in _failures(summary):
+        console.print(part)
+    for standing in summary.standings:
+        style = "green" if standing.passed else "red"
+        console.print(Text.assemble((f"{standing.impl}: ", "bold"), (visible(standing.conclusion), style)))
+        if standing.conventions:
+            console.print(Text(f"  conventions: {visible('; '.join(standing.conventions))}", "dim"))
+    for note in summary.notes:
+        console.print(Text(f"note: {visible(note)}", "yellow"))
+    if summary.passed:
+        console.print(Text("PASS", "bold green"))
+    else:
+        console.print(Text.assemble(("FAIL", "bold red"), f": {visible('; '.join(summary.problems))}"))
+    lines = stream.getvalue().splitlines()
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _style(kind: Kind) -> str:
+    if kind.is_green:
+        return "green"
+    return "red" if is_problem(kind) else "yellow"
+
+
+def _table(summary: Summary) -> Table:
+    kinds = list(summary.counts)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in ("implementation", "suite", "model"):
+        table.add_column(name, overflow="fold")
+    for kind in kinds:
+        table.add_column(kind.value, justify="right", style=_style(kind))
+    table.add_column("tokens", justify="right")
+    table.add_column("time", justify="right", no_wrap=True)
+    previous = None
+    for row in summary.rows:
+        name = visible(row.impl) if row.impl != previous else ""
+        previous = row.impl
+        numbers = [f"{row.counts[kind]:,}" if kind in row.counts else "-" for kind in kinds]
+        cells = [name, visible(row.suite), visible(row.model), *numbers, f"{row.n_judged:,}", duration(row.wall_s)]
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _list(summary: Summary) -> list[RenderableType]:
+    """Return the rows of the table as lines, for a terminal that is too narrow for columns."""
+    return [
+        Text(
+            f"{visible(row.impl)} {visible(row.suite)} {visible(row.model)}: {counted(row.counts)}; "
+            f"{row.n_judged:,} tokens, {duration(row.wall_s)}"
+        )
+        for row in summary.rows
+    ]
+
+
+def _failures(summary: Summary) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    for standing in summary.standings:
+        failures = [v for v in summary.failures if v.impl == standing.impl]
+        parts += [_failure(verdict) for verdict in failures[:_N_IN_FULL]]
+        parts += [Text(_in_one_line(verdict)) for verdict in failures[_N_IN_FULL:]]
+        if failures:
+            parts.append(Text(""))
+    return parts
+
+
+def _in_one_line(verdict: Verdict) -> str:
+    step = f" at step {verdict.divergence.step}" if verdict.divergence else ""
+    return f"{headline(verdict)}{step}"
+
+
+def _failure(verdict: Verdict) -> RenderableType:
+    parts: list[RenderableType] = [Text(headline(verdict), f"bold {_style(verdict.kind)}")]
+    parts += [_indented(line) for line in reasons(verdict)]
+    if verdict.divergence:
+        parts += [_indented(line) for line in describe_divergence(verdict.divergence)]
+        parts.append(Padding(_side_by_side(verdict.divergence), (0, 0, 0, 2)))
+    parts += [_indented(line) for line in particulars(verdict)]
+    return Group(*parts)
+
+
+def _indented(line: str) -> RenderableType:
+    return Padding(Text(line), (0, 0, 0, 2))
+
+
+def _side_by_side(divergence: Divergence) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False)
+    table.add_column("expected", ratio=1, overflow="fold", style="green")
+    table.add_column("actual", ratio=1, overflow="fold", style="red")
+    table.add_row(Text(_clipped(divergence.expected_text)), Text(_clipped(divergence.actual_text)))
+    return table
+
+
+def _clipped(text: str) -> str:
+    return visible(text, quoted=True) if len(text) <= _MAX_TEXT else visible(text[:_MAX_TEXT], quoted=True) + "..."
