@@ -1,6 +1,6 @@
 """Names to files, and files to models: where they are, and exact changes to their shape.
 
-locate      where files are: shipped with the project, published ones that the user has, ones made from those
+files       where files are: shipped with the project, published ones that the user has, ones made from those
 derived     the variants of stories260K that exercise what it never does
 expansions  the same function in a shape that a program with fixed dimensions accepts
 """
@@ -8,7 +8,7 @@ expansions  the same function in a shape that a program with fixed dimensions ac
 from __future__ import annotations
 
 from harness.models.expansions import expand_mha, older_layout, pad_hidden, pad_vocab, prepare, untie
-from harness.models.locate import (
+from harness.models.files import (
     Model,
     ModelFiles,
     ModelNotFound,

@@ -29,7 +29,7 @@ from harness import tokenizer as tokenizers
 from harness.checkpoint import Checkpoint, Tensor
 from harness.errors import InputError
 from harness.model_config import ModelConfig
-from harness.models.locate import ModelFiles, made_whole, sha256_of
+from harness.models.files import ModelFiles, made_whole, sha256_of
 from harness.quant import QuantTensor
 from harness.tokenizer import Tokenizer
 

@@ -291,7 +291,8 @@ def made_whole(path: Path) -> Iterator[Path]:
             hint="HARNESS_CACHE names another directory",
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 # ---- by path -------------------------------------------------------------------------------------

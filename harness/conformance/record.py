@@ -1,0 +1,268 @@
+"""Make or renew a golden: the reference's answer to a planned case, agreed to by independent programs.
+
+    1. plan      what to ask: an entry of a suite's plan.toml, or an existing golden
+    2. record    the reference runs freely: float64 for float32 models; for int8 models float32 in llama2.c's
+                 order of sums, since int8 text depends on it
+    3. agree     every named independent program must print the very same bytes, else there is no golden
+    4. difference    against the golden that is there, for a person to read
+    5. `case.write_case`, by the caller, once that person is content
+
+One case at a time, and never while verifying: a golden that is renewed to make a check pass checks nothing.
+
+A plan.toml holds `[[case]]` tables with the keys name, model, why, steps and, where they differ from greedy
+decoding without a prompt, tags, prompt, temperature, topp and seed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pydantic
+
+from harness.conformance.case import Case, Margin, ModelRef, Provenance, render
+from harness.engine import STRICT, Engine, TopTwo, generate
+from harness.errors import CaseError
+from harness.models import Model, ModelFiles, load, locate
+from harness.results import Observation, Request
+
+__all__ = ["Agree", "PlannedCase", "difference", "planned", "read_plan", "record"]
+
+# An independent program: it is asked, and what it did is seen.
+Agree = Callable[[Request], Observation]
+
+# Of a golden's greedy choices the closest are listed: enough to see where a program may part from it.
+_N_MARGINS = 5
+# A margin is read by people; float64 results agree between machines to far more digits than these.
+_MARGIN_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCase:
+    """What a golden asks, before there is an answer. The fields are those of `Case`."""
+
+    name: str
+    suite: str
+    tags: tuple[str, ...]
+    why: str
+    model: str
+    prompt: bytes | None
+    steps: int
+    temperature: float = 0.0
+    topp: float = 0.9
+    seed: int = 1
+
+    @property
+    def key(self) -> str:
+        return f"{self.suite}/{self.name}"
+
+
+# ---- planning -----------------------------------------------------------------------------------
+
+
+class _Entry(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    name: Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    model: Annotated[str, pydantic.Field(min_length=1)]
+    why: Annotated[str, pydantic.Field(pattern=r"^[^\r\n]+$")]
+    steps: Annotated[int, pydantic.Field(ge=0)]
+    tags: list[str] = []
+    prompt: str | None = None
+    temperature: Annotated[float, pydantic.Field(ge=0.0)] = 0.0
+    topp: Annotated[float, pydantic.Field(ge=0.0, le=1.0)] = 0.9
+    seed: int = 1
+
+
+class _Plan(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    case: list[_Entry]
+
+
+def read_plan(path: str | os.PathLike[str]) -> list[PlannedCase]:
+    """Read a suite's plan.toml; the suite is the directory's name.
+
+    Raises:
+        CaseError: it is no plan, or plans two cases of one name.
+    """
+    path = Path(path)
+    try:
+        plan = _Plan.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise CaseError(f"cannot be read: {error.strerror}", path=path) from error
+    except pydantic.ValidationError as error:  # before ValueError, which it is
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CaseError(str(first["msg"]), path=path, where=f"key {where}") from error
+    except ValueError as error:
+        raise CaseError(f"is not TOML: {error}", path=path) from error
+    names = [entry.name for entry in plan.case]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise CaseError(f"two cases are called {twice}", path=path)
+    return [
+        PlannedCase(
+            name=entry.name,
+            suite=path.parent.name,
+            tags=tuple(entry.tags),
+            why=entry.why,
+            model=entry.model,
+            prompt=None if entry.prompt is None else entry.prompt.encode("utf-8"),
+            steps=entry.steps,
+            temperature=entry.temperature,
+            topp=entry.topp,
+            seed=entry.seed,
+        )
+        for entry in plan.case
+    ]
+
+
+def planned(case: Case) -> PlannedCase:
+    """Return what an existing golden asks, to renew its answer.
+
+    Raises:
+        CaseError: a chat; those come from published transcripts.
+    """
+    if case.is_chat:
+        raise CaseError(f"{case.key} is a chat, which cannot be recorded", path=case.path)
+    return PlannedCase(
+        name=case.name,
+        suite=case.suite,
+        tags=case.tags,
+        why=case.why,
+        model=case.model.name,
+        prompt=case.prompt,
+        steps=case.steps,
+        temperature=case.temperature,
+        topp=case.topp,
+        seed=case.seed,
+    )
+
+
+# ---- recording ----------------------------------------------------------------------------------
+
+
+def record(wanted: PlannedCase, *, agree: Mapping[str, Agree], old: Case | None = None) -> Case:
+    """Answer a planned case.
+
+    Args:
+        agree: independent programs by the name that the provenance gives them; at least one.
+        old: the golden that is there. What it says of its sources stays if the answer stays the same.
+
+    Raises:
+        ModelNotFound: the model is not on this machine.
+        CaseError: a program failed, or printed something else.
+        ValueError: nobody was asked to agree.
+    """
+    if not agree:
+        raise ValueError("a golden needs an independent source beside the reference")
+    files = locate(wanted.model)
+    model = load(files.checkpoint, files.tokenizer)
+    engine, source = _reference(model)
+    prompt_ids = tuple(model.tokenizer.encode(wanted.prompt or b""))
+    ids = tuple(
+        generate(
+            engine,
+            prompt_ids,
+            steps=wanted.steps,
+            temperature=wanted.temperature,
+            topp=wanted.topp,
+            seed=wanted.seed,
+        )
+    )
+    has_bos = len(ids) >= len(prompt_ids) and ids[-1] == prompt_ids[0]
+    case = Case(
+        name=wanted.name,
+        suite=wanted.suite,
+        tags=wanted.tags,
+        why=wanted.why,
+        model=ModelRef(wanted.model, files.sha256, files.tokenizer_sha256, files.format),
+        mode="generate",
+        prompt=wanted.prompt,
+        steps=wanted.steps,
+        temperature=wanted.temperature,
+        topp=wanted.topp,
+        seed=wanted.seed,
+        system=None,
+        stdin=b"",
+        prompt_ids=prompt_ids,
+        ids=ids,
+        stdout=model.tokenizer.print_text([prompt_ids[0], *ids]) + b"\n",
+        ends="bos" if has_bos else "steps",
+        margins=_closest(engine, prompt_ids, ids) if wanted.temperature == 0 else (),
+        provenance=Provenance(source, tuple(agree)),
+    )
+    for name, program in agree.items():
+        _require_agreement(case, files, name, program)
+    return _with_old_provenance(case, old)
+
+
+def _reference(model: Model) -> tuple[Engine, str]:
+    checkpoint = model.checkpoint
+    if checkpoint.group_size is None:
+        return Engine(checkpoint.config, checkpoint.tensors, dtype=np.float64), "float64 reference"
+    return Engine(checkpoint.config, checkpoint.tensors, ops=STRICT), "strict arithmetic"
+
+
+def _closest(engine: Engine, prompt_ids: Sequence[int], ids: Sequence[int]) -> tuple[Margin, ...]:
+    """Return the greedy choices with the smallest margins, closest first."""
+    first = len(prompt_ids) - 1
+    if len(ids) <= first:
+        return ()
+    fed = [prompt_ids[0], *ids[:-1]]
+    top = TopTwo(len(fed) - first)
+    engine.score([fed], top, first=[first])
+    order = np.argsort(top.margin, kind="stable")[:_N_MARGINS]
+    return tuple(Margin(int(i), _rounded(float(top.margin[i])), int(top.ids[i, 1])) for i in order)
+
+
+def _rounded(margin: float) -> float:
+    if margin == 0:
+        return 0.0
+    return round(margin, _MARGIN_DIGITS - 1 - math.floor(math.log10(margin)))
+
+
+def _require_agreement(case: Case, files: ModelFiles, name: str, program: Agree) -> None:
+    seen = program(case.request(files))
+    if seen.failure is not None:
+        raise CaseError(f"{case.key}: {name} failed: {seen.failure}") from seen.failure
+    if seen.stdout == case.stdout:
+        return
+    at = next(
+        (i for i, (a, b) in enumerate(zip(seen.stdout, case.stdout, strict=False)) if a != b),
+        min(len(seen.stdout), len(case.stdout)),
+    )
+    raise CaseError(
+        f"{case.key}: {name} does not agree",
+        where=f"byte {at} of stdout",
+        expected=repr(case.stdout[at : at + 40]),
+        actual=repr(seen.stdout[at : at + 40]),
+        hint="a golden that two honest programs read differently is none: change the case",
+    )
+
+
+def _with_old_provenance(case: Case, old: Case | None) -> Case:
+    if old is None or (old.ids, old.stdout, old.model) != (case.ids, case.stdout, case.model):
+        return case
+    sources = dict.fromkeys((*old.provenance.agreed, *case.provenance.agreed))
+    provenance = Provenance(case.provenance.source, tuple(sources), old.provenance.note)
+    return replace(case, provenance=provenance)
+
+
+def difference(old: Case | None, new: Case) -> str:
+    """Return a unified diff of the two golden files; empty if writing the new one would change nothing."""
+    before = "" if old is None else render(old)
+    lines = difflib.unified_diff(
+        before.splitlines(keepends=True),
+        render(new).splitlines(keepends=True),
+        fromfile=f"{new.key} (as it is)",
+        tofile=f"{new.key} (recorded)",
+    )
+    return "".join(lines)

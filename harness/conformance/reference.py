@@ -1,0 +1,200 @@
+"""Reference: the judge's own model, with its exact logits and the noise floors of honest programs.
+
+float32 models are judged by float64 logits, int8 models by the strict arithmetic (float32, sums left to right, the C
+library's functions), because int8 text depends on the order of sums and that order is llama2.c's.
+
+Floors come from ensembles of engines; see `harness.judging.floor` for what they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.engine import LIBRARY, STRICT, Engine, Judged, Ops, Session, blas_threads, generate
+from harness.engine.ops import Lookup, Step, Weight, embed
+from harness.judging.floor import position_floor, run_floor
+from harness.judging.printing import Printing, printings
+from harness.model_config import ModelConfig
+from harness.models import Model
+from harness.quant import QuantTensor, quantize_weights
+
+__all__ = ["Reference", "rounded"]
+
+Array = npt.NDArray[Any]
+
+_FREE_RUN = 96  # positions of the reference's own story that every run floor includes
+_ULP = float(np.finfo(np.float32).eps)
+
+
+class Reference:
+    """A model as the judge sees it. Engines are made when first needed and kept.
+
+    Attributes:
+        model: checkpoint and tokenizer.
+        is_int8: whether the checkpoint holds int8 weights.
+        exact: the engine whose logits are taken for true.
+        printings: conventions of printing over this vocabulary, llama2.c's first.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.config: ModelConfig = model.checkpoint.config
+        self.is_int8 = model.checkpoint.group_size is not None
+        self._floors: dict[tuple[str, tuple[int, ...]], float] = {}
+
+    def _engine(self, dtype: npt.DTypeLike, ops: Ops) -> Engine:
+        return Engine(self.config, self.model.checkpoint.tensors, dtype=dtype, ops=ops)
+
+    @cached_property
+    def exact(self) -> Engine:
+        return self._engine(np.float32, STRICT) if self.is_int8 else self._engine(np.float64, LIBRARY)
+
+    @cached_property
+    def printings(self) -> list[Printing]:
+        tokenizer = self.model.tokenizer
+        byte_of = [tokenizer.is_byte_piece(i) for i in range(tokenizer.vocab_size)]
+        return printings(tokenizer.pieces, byte_of, bos_id=tokenizer.bos_id)
+
+    @cached_property
+    def ensemble(self) -> list[Engine]:
+        """Honest programs of the model's own arithmetic, in other orders of sums and with inputs moved by an ulp."""
+        moved = [_moved_embedding(seed) for seed in (1, 2)]
+        if self.is_int8:
+            return [
+                self._engine(np.float32, LIBRARY),
+                self._engine(np.float64, LIBRARY),
+                *(self._engine(np.float32, replace(LIBRARY, embed=step)) for step in moved),
+            ]
+        return [
+            self._engine(np.float32, LIBRARY),
+            self._engine(np.float32, STRICT),
+            *(self._engine(np.float32, replace(LIBRARY, embed=step)) for step in moved),
+        ]
+
+    def classes(self, precision: str) -> list[Engine]:
+        """Honest programs of a declared lower precision: weights alone rounded, and activations too."""
+        if precision not in self._classes:
+            group = next(
+                g for g in (64, 32, 16, 8, 4, 2, 1) if not self.config.dim % g and not self.config.hidden_dim % g
+            )
+            self._classes[precision] = [self._engine(np.float32, ops) for ops in rounded(precision, group_size=group)]
+        return self._classes[precision]
+
+    @cached_property
+    def _classes(self) -> dict[str, list[Engine]]:
+        return {}
+
+    def session(self) -> Session:
+        """Start a growing sequence on the exact engine."""
+        return self.exact.session()
+
+    def judge(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> list[Judged]:
+        """Judge tokens of many sequences in one teacher-forced pass; see `Engine.judge`."""
+        with blas_threads(1):
+            return self.exact.judge(sequences, first)
+
+    def floor(self, ids: Sequence[int]) -> float:
+        """The noise floor of the logits after ids, in the model's own arithmetic."""
+        if self.is_int8:
+            return self._run_floor("int8", self.ensemble, ids)
+        key = ("f32", tuple(ids))
+        if key not in self._floors:
+            last = len(ids) - 1
+            exact = self.exact.logits(ids, first=last)
+            members = [engine.logits(ids, first=last) for engine in self.ensemble]
+            self._floors[key] = float(position_floor(exact, members)[0])
+        return self._floors[key]
+
+    def class_floor(self, precision: str) -> Callable[[Sequence[int]], float] | None:
+        """The floor of a declared precision lower than the model's, as a function of ids; None for the model's own."""
+        if precision == "f32" or (precision == "q8" and self.is_int8):
+            return None
+        return lambda ids: self._run_floor(precision, self.classes(precision), ids)
+
+    def _run_floor(self, name: str, engines: Sequence[Engine], ids: Sequence[int]) -> float:
+        """Upper quantile of the distances over this sequence and over the reference's own story."""
+        key = (name, tuple(ids))
+        if key not in self._floors:
+            runs = [list(ids), self._own_story]
+            distances = [
+                position_floor(exact, [engine.logits(run) for engine in engines])
+                for run, exact in ((run, self.exact.logits(run)) for run in runs)
+            ]
+            self._floors[key] = run_floor(np.concatenate(distances))
+        return self._floors[key]
+
+    @cached_property
+    def _own_story(self) -> list[int]:
+        bos = self.model.tokenizer.bos_id
+        with blas_threads(1):
+            return [bos, *generate(self.exact, [bos], steps=_FREE_RUN)]
+
+
+def _moved_embedding(seed: int) -> Callable[[Step, Weight, Array], Array]:
+    """An embedding whose values are each moved up or down by one unit in the last place."""
+
+    def moved(step: Step, table: Weight, ids: Array) -> Array:
+        x = embed(step, table, ids)
+        signs = np.random.default_rng(seed).choice([-_ULP, _ULP], size=x.shape).astype(x.dtype)
+        return x + x * signs
+
+    return moved
+
+
+def rounded(precision: str, *, group_size: int) -> list[Ops]:
+    """Simulate a declared precision on a float32 model: weights only, then weights and activations.
+
+    Args:
+        precision: "f16", "bf16" or "q8".
+        group_size: of int8 quantisation; must divide the rows.
+    """
+    if precision == "q8":
+
+        def quantised(config: ModelConfig, layer: int, name: str, lookup: Lookup) -> Weight:
+            found = lookup(layer, name)
+            if isinstance(found, QuantTensor) or found.ndim == 1:
+                return found
+            return quantize_weights(np.asarray(found, np.float32), group_size)
+
+        def dequantised(config: ModelConfig, layer: int, name: str, lookup: Lookup) -> Weight:
+            found = quantised(config, layer, name, lookup)
+            return found.dequantize() if isinstance(found, QuantTensor) else found
+
+        return [replace(LIBRARY, weight=dequantised), replace(LIBRARY, weight=quantised)]
+    cast = {"f16": _to_f16, "bf16": _to_bf16}[precision]
+
+    def weights(config: ModelConfig, layer: int, name: str, lookup: Lookup) -> Weight:
+        found = lookup(layer, name)
+        return found if isinstance(found, QuantTensor) else cast(np.asarray(found, np.float32))
+
+    def product(step: Step, name: str, x: Array, w: Weight) -> Array:
+        assert not isinstance(w, QuantTensor)
+        return cast(cast(x) @ w.T)
+
+    def kept(step: Step, rows: Array) -> Array:
+        return cast(rows)
+
+    return [
+        replace(LIBRARY, weight=weights),
+        replace(LIBRARY, weight=weights, cached_k=kept, cached_v=kept),
+        replace(LIBRARY, weight=weights, matmul=product, cached_k=kept, cached_v=kept),
+    ]
+
+
+def _to_f16(x: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return x.astype(np.float16).astype(np.float32)
+
+
+def _to_bf16(x: Array) -> Array:
+    """Round float32 to bfloat16 (nearest, ties to even), kept in float32."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    with np.errstate(over="ignore"):
+        up = bits + (0x7FFF + ((bits >> 16) & 1))
+    return (up & np.uint32(0xFFFF0000)).view(np.float32)
