@@ -5,6 +5,8 @@ functions: llama2.c's bits). Version 0 and 1 checkpoints default to float32. Ver
 because its text is defined by no other order.
 """
 
+# ruff: noqa: E402  (the environment is read when numpy is imported)
+
 from __future__ import annotations
 
 import os
