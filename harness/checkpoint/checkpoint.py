@@ -113,3 +113,12 @@ class Checkpoint:
         for name in self.tensors:
             if name not in shapes:
                 raise CheckpointError(f"tensor {name} does not belong to this model", path=self.path)
+        table = (self.config.seq_len, self.config.head_dim // 2)
+        if self.rope_tables and any(one.shape != table for one in self.rope_tables):
+            raise CheckpointError(
+                "the RoPE tables have the wrong shape",
+                path=self.path,
+                expected=table,
+                actual=self.rope_tables[0].shape,
+                hint="without tables (rope_tables=None) a writer computes them",
+            )

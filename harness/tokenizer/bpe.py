@@ -133,9 +133,7 @@ class Vocabulary:
 _MAX_PAIRS = 1 << 18
 
 
-def encode(
-    text: bytes, vocabulary: Vocabulary, *, bos: bool, eos: bool, rules: EncodeRules = HONEST
-) -> list[int]:
+def encode(text: bytes, vocabulary: Vocabulary, *, bos: bool, eos: bool, rules: EncodeRules = HONEST) -> list[int]:
     """Turn a text, UTF-8 or not, into ids.
 
     Bytes that are no UTF-8 are grouped as llama2.c groups them: a byte and the continuation bytes
@@ -279,9 +277,7 @@ def _merge(ids: list[int], vocabulary: Vocabulary, rules: EncodeRules) -> list[i
         pairs.clear()
     heap: list[tuple[tuple[float, int], int, int, int, int]] = []
 
-    def candidate(
-        position: int, left: int, right: int
-    ) -> tuple[tuple[float, int], int, int, int, int] | None:
+    def candidate(position: int, left: int, right: int) -> tuple[tuple[float, int], int, int, int, int] | None:
         merged = pairs.get((left, right))
         if merged is None:
             merged = pairs[left, right] = find(texts[left] + texts[right], -1)

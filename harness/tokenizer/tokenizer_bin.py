@@ -19,9 +19,9 @@ Without scores the merge order is by id: piece i gets the score -i, and 0 if it 
 pieces (ids 0 to 258), as in files with scores. Exporters number merges in the order of their learning, so
 this is the order of the scores that were lost.
 
-Limits: 64 MiB a file, 4096 bytes a piece, 2**20 pieces. A NaN score is refused (llama2.c accepts it and never
-merges such a piece; a file that has one is damaged). A leading uint32 smaller than the longest piece is
-refused (llama2.c would overrun a buffer); a larger one is accepted and not kept.
+Limits: 64 MiB a file, 4096 bytes a piece, 3 (<unk>, BOS and EOS) to 2**20 pieces. A NaN score is refused (llama2.c
+accepts it and never merges such a piece; a file that has one is damaged). A leading uint32 smaller than the longest
+piece is refused (llama2.c would overrun a buffer); a larger one is accepted and not kept.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ __all__ = ["LAYOUTS", "count_pieces", "read", "write"]
 _MAX_FILE_BYTES = 64 << 20
 _MAX_PIECE_BYTES = 4096
 _MAX_PIECES = 1 << 20
+_MIN_PIECES = 3
 
 _FIRST_BYTE_ID = 3
 _FIRST_MERGE_ID = _FIRST_BYTE_ID + 256
@@ -101,9 +102,7 @@ def read(path: str | os.PathLike[str], vocab_size: int | None = None) -> Tokeniz
             score, length = struct.unpack_from("<fi", content, offset)
             offset += 8
             if math.isnan(score):
-                raise TokenizerError(
-                    f"the score of piece {id_} is NaN", path=path, where=f"byte {offset - 8:,}"
-                )
+                raise TokenizerError(f"the score of piece {id_} is NaN", path=path, where=f"byte {offset - 8:,}")
             scores[id_] = score
         else:
             length = struct.unpack_from("<i", content, offset)[0]
@@ -133,11 +132,11 @@ def write(tokenizer: Tokenizer, path: str | os.PathLike[str], layout: str = "tod
     chosen = next((one for one in _LAYOUTS if one.name == layout), None)
     if chosen is None:
         raise TokenizerError("no such layout", path=path, expected=" or ".join(LAYOUTS), actual=layout)
-    if not 1 <= tokenizer.vocab_size <= _MAX_PIECES:
+    if not _MIN_PIECES <= tokenizer.vocab_size <= _MAX_PIECES:
         raise TokenizerError(
             "vocabulary size out of range",
             path=path,
-            expected=f"1 to {_MAX_PIECES:,}",
+            expected=f"{_MIN_PIECES} to {_MAX_PIECES:,}",
             actual=tokenizer.vocab_size,
         )
     pieces = list(tokenizer.pieces)
@@ -156,9 +155,7 @@ def write(tokenizer: Tokenizer, path: str | os.PathLike[str], layout: str = "tod
             )
         if math.isnan(score):
             raise TokenizerError(f"the score of piece {id_} is NaN", path=path)
-        parts.append(
-            struct.pack("<fi", score, len(piece)) if chosen.has_scores else struct.pack("<i", len(piece))
-        )
+        parts.append(struct.pack("<fi", score, len(piece)) if chosen.has_scores else struct.pack("<i", len(piece)))
         parts.append(piece)
     temporary = path.parent / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
     try:
@@ -192,9 +189,7 @@ def _content(path: Path) -> bytes:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise TokenizerError(
-                    "not a file", path=path, expected="a regular file", actual="a pipe or a device"
-                )
+                raise TokenizerError("not a file", path=path, expected="a regular file", actual="a pipe or a device")
             if status.st_size > _MAX_FILE_BYTES:
                 raise TokenizerError(
                     "too large for a tokenizer",
@@ -252,8 +247,8 @@ def _scan(content: bytes, layout: _Layout) -> tuple[int, str | None]:
         n_pieces += 1
         if n_pieces > _MAX_PIECES:
             return n_pieces, f"more than {_MAX_PIECES:,} pieces"
-    if not n_pieces:
-        return 0, "no pieces"
+    if n_pieces < _MIN_PIECES:
+        return n_pieces, f"too few pieces ({n_pieces}) for <unk>, BOS and EOS"
     if layout.has_longest:
         stated = struct.unpack_from("<I", content)[0]
         if stated < longest:

@@ -104,3 +104,10 @@ def test_a_quantised_norm_is_refused() -> None:
     norm = quantize_weights(np.ones(12, np.float32), 4)
     with pytest.raises(CheckpointError, match="final_norm is quantised"):
         Checkpoint(CONFIG, zeros(CONFIG) | {"final_norm": norm}).validate()
+
+
+def test_rope_tables_of_another_length_are_refused() -> None:
+    table = np.zeros((4, 1), np.float32)
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoint(CONFIG, zeros(CONFIG), rope_tables=(table, table)).validate()
+    assert (caught.value.expected, caught.value.actual) == ((3, 1), (4, 1))

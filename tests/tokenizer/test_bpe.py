@@ -1,0 +1,399 @@
+"""harness.tokenizer.bpe: the honest rule, against a naive one and SentencePiece, and the known wrong ones."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from time import process_time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import TokenizerError
+from harness.tokenizer import HONEST, KNOWN_WRONG, EncodeRules, Tokenizer, bpe, read
+from tests.derived_models import published
+from tests.strategies import BYTE_PIECES, SPECIALS, texts, tokenizers
+
+WRONG = {name: rules for name, _, rules in KNOWN_WRONG}
+CHAT = "[INST] <<SYS>>\nYou are nice\n<</SYS>>\n\nTell me a story [/INST]"
+FRENCH = (
+    "Translate English to French:\n\n        sea otter => loutre de mer\n        peppermint => menthe poivrée\n"
+    "        plush girafe => girafe peluche\n        cheese =>"
+)
+LAUNCH = "A brief message congratulating the team on the launch:\n\n        Hi everyone,\n\n        I just "
+
+# Text, ids with tok512.bin, ids with tokenizer.bin; BOS on, EOS off; measured on llama2.c.
+VECTORS: list[tuple[str | bytes, str, str]] = [
+    ("", "1", "1"),
+    (" ", "1 410 410", "1 259"),
+    ("  ", "1 410 410 410", "1 1678"),
+    ("a", "1 261", "1 263"),
+    ("the", "1 265", "1 278"),
+    ("Once upon a time", "1 403 407 261 378", "1 9038 2501 263 931"),
+    ("There was a big", "1 291 276 286 261 370", "1 1670 471 263 4802"),
+    ("The dog", "1 291 400 428", "1 450 11203"),
+    (
+        "One day, Lily met a Shoggoth",
+        "1 385 328 432 317 284 316 261 301 415 414 428 428 309 415",
+        "1 3118 2462 29892 365 2354 1539 263 1383 468 29887 720",
+    ),
+    ("here", "1 281 276", "1 1244"),
+    ("little", "1 376", "1 2217"),
+    ("oooo", "1 334 347 414", "1 288 3634 29877"),
+    ("lllly", "1 278 306 421 422", "1 301 645 368"),
+    ("“Hi”", "1 410 465 440 417 466", "1 1346 18567 30024"),
+    ("café", "1 280 412 431 485", "1 274 28059"),
+    (
+        "Zoë saw a 🦙",
+        "1 410 469 414 198 174 394 261 410 243 162 169 156",
+        "1 17421 30083 4446 263 29871 243 162 169 156",
+    ),
+    ("naïve", "1 297 412 198 178 360", "1 1055 30085 345"),
+    ("Line one\nLine\ttwo", "1 307 271 411 353 411 13 438 271 411 12 413 424 414", "1 7407 697 13 3542 12 10184"),
+    ("<s>", "1 410 504 419 505", "1 529 29879 29958"),
+    ("</s>", "1 410 504 492 419 505", "1 1533 29879 29958"),
+    ("<unk>", "1 410 504 379 433 505", "1 529 2960 29958"),
+    ("<0x41>", "1 410 504 477 444 484 475 505", "1 529 29900 29916 29946 29896 29958"),
+    ("\u2581a", "1 410 229 153 132 412", "1 29871 229 153 132 29874"),
+    ("日本", "1 410 233 154 168 233 159 175", "1 29871 30325 30346"),
+    ("!!!", "1 410 443 443 443", "1 1738 6824"),
+    ("2023", "1 410 479 477 479 472", "1 29871 29906 29900 29906 29941"),
+    ("hello  world", "1 281 306 414 410 263 304 341", "1 22172 29871 3186"),
+    ("  Tom", "1 410 410 274 287", "1 259 4335"),
+    ("A B", "1 410 447 368", "1 319 350"),
+    (
+        "Lily's mom said, \"Lily, let's go to the park.\"",
+        "1 317 439 419 357 336 432 313 438 310 432 278 316 439 419 298 414 267 265 282 295 433 426 436",
+        "1 365 2354 29915 29879 16823 1497 29892 376 29931 2354 29892 1235 29915 29879 748 304 278 14089 1213",
+    ),
+    (
+        "[INST] Hi [/INST]",
+        "1 410 508 442 458 437 434 509 320 417 410 508 492 442 458 437 434 509",
+        "1 518 25580 29962 6324 518 29914 25580 29962",
+    ),
+    (
+        CHAT,
+        "1 410 508 442 458 437 434 509 410 504 504 437 452 437 505 505 13 452 277 261 276 297 417 331 13 504 504 "
+        "492 437 452 437 505 505 13 13 434 411 306 284 411 261 349 304 422 410 508 492 442 458 437 434 509",
+        "1 518 25580 29962 3532 14816 29903 6778 13 3492 526 7575 13 29966 829 14816 29903 6778 13 13 29911 514 "
+        "592 263 5828 518 29914 25580 29962",
+    ),
+    (bytes.fromhex("8080808080"), "1 410 131 131 131 131 131", "1 29871 131 131 131 131 131"),
+    (bytes.fromhex("c3"), "1 410 198", "1 29871 198"),
+    (bytes.fromhex("ff61"), "1 410 258 412", "1 29871 258 29874"),
+    (bytes.fromhex("61e280"), "1 261 229 131", "1 263 229 131"),
+    (bytes.fromhex("f09fa69980"), "1 410 243 162 169 156 131", "1 29871 243 162 169 156 131"),
+    (bytes.fromhex("017f"), "1 410 4 130", "1 29871 4 130"),
+]
+
+# Upstream's own five cases, and those of a port in Zig; tokenizer.bin.
+MORE_32000 = [
+    ("I believe the meaning of life is", "1 306 4658 278 6593 310 2834 338"),
+    (
+        "Simply put, the theory of relativity states that ",
+        "1 3439 17632 1925 29892 278 6368 310 14215 537 5922 393 29871",
+    ),
+    (
+        LAUNCH,
+        "1 319 11473 2643 378 629 271 18099 278 3815 373 278 6826 29901 13 13 4706 6324 14332 29892 13 13 4706 "
+        "306 925 29871",
+    ),
+    (
+        FRENCH,
+        "1 4103 9632 4223 304 5176 29901 13 13 4706 7205 4932 357 1149 301 449 276 316 2778 13 4706 1236 407 837 "
+        "524 1149 6042 354 772 440 29878 1318 13 4706 715 1878 330 3055 1725 1149 330 3055 1725 4639 28754 13 "
+        "4706 923 968 1149",
+    ),
+    ("Lets try ö & 株式会社", "1 365 1691 1018 3963 669 29871 31409 30607 30437 30564"),
+    ("𒎗𓐍", "1 29871 243 149 145 154 243 150 147 144"),
+]
+MORE_512 = [
+    ("abcdefgh", "1 261 430 429 418 411 431 428 415"),
+    ("It is easy", "1 359 413 410 293 344 412 419 422"),
+    ("你好", "1 410 231 192 163 232 168 192"),
+]
+
+# File, text, the rule broken, and what comes out then.
+DISCRIMINATING = [
+    ("tok512.bin", "here", "leftmost-first", "1 311 411"),
+    ("tok512.bin", "little", "leftmost-first", "1 397 413 413 305"),
+    ("tok512.bin", "oooo", "ties-right", "1 334 414 347"),
+    ("tok512.bin", "lllly", "ties-right", "1 278 421 306 422"),
+    ("tok512.bin", "“Hi”", "byte-lookup", "1 410 229 131 159 440 417 229 131 160"),
+    ("tok512.bin", "café", "byte-lookup", "1 280 412 431 198 172"),
+    ("tok512.bin", "the", "no-dummy-prefix", "1 413 260"),
+    ("tok512.bin", "and", "lowest-score", "1 410 303 418"),
+    ("tokenizer.bin", "aaaa", "ties-right", "1 29099 7340"),
+    ("tokenizer.bin", "aaaa", "leftmost-first", "1 29099 7340"),
+    ("tokenizer.bin", "oooo", "ties-right", "1 288 29877 3634"),
+    ("tokenizer.bin", "   ", "floor-1e9", "1 29871 29871 29871 29871"),
+    ("tokenizer.bin", "a   b", "floor-1e9", "1 263 29871 29871 289"),
+    ("tokenizer.bin", "café", "byte-lookup", "1 274 2142 198 172"),
+    ("tokenizer.bin", "dog", "no-dummy-prefix", "1 26169"),
+]
+
+# A vocabulary by hand: the bytes, then id 259 upwards. "ab" and "bc" have equal scores.
+TOY = Tokenizer(
+    (*SPECIALS, *BYTE_PIECES, b" ", b"a", b"b", b"c", b"ab", b"bc", b"abc", "é".encode()),
+    np.array([0] * 263 + [-2, -2, -1, 0], np.float32),
+)
+SPACE, A, B, C, AB, BC, ABC, E_ACUTE = range(259, 267)
+# For a plain text, what a rule gives instead of 1 259 260 ...; worked by hand.
+TOY_WRONG: list[tuple[str, str, list[int]]] = [
+    ("no-bos", "ab", [SPACE, AB]),
+    ("eos-appended", "ab", [1, SPACE, AB, 2]),
+    ("no-dummy-prefix", "ab", [1, AB]),
+    ("dummy-prefix-on-empty", "", [1, SPACE]),
+    ("dummy-prefix-unless-space", " a", [1, SPACE, A]),
+    ("trimmed", "  a  b ", [1, SPACE, A, SPACE, SPACE, B]),
+    ("squeezed", "  a  b ", [1, SPACE, A, SPACE, B]),
+    ("meta-space", "a\u2581b", [1, SPACE, A, SPACE, B]),
+    ("specials-parsed", "<s>a</s><unk>", [1, SPACE, 1, A, 2, 0]),
+    ("byte-lookup", "é", [1, SPACE, 3 + 0xC3, 3 + 0xA9]),
+    ("raw-byte-pieces", "éabb", [1, 3 + 0x20, E_ACUTE, AB, 3 + ord("b")]),
+    ("no-byte-offset", "d", [1, SPACE, ord("d")]),
+    ("unk-for-unknown", "aë", [1, SPACE, A, 0]),
+    ("unknown-dropped", "aëa", [1, SPACE, A, A]),
+    ("no-merges", "abc", [1, SPACE, A, B, C]),
+    ("one-merge", "abab", [1, SPACE, AB, A, B]),
+    ("leftmost-first", "bcab", [1, SPACE, BC, AB]),
+    ("ties-right", "aabcbc", [1, SPACE, A, ABC, BC]),
+    ("lowest-score", "abc", [1, SPACE, ABC]),
+    ("longest-match", "aabcë", [1, SPACE, A, ABC, 3 + 0xC3, 3 + 0xAB]),
+    ("floor-1e9", "abc", [1, SPACE, ABC]),
+    ("floor-100", "abc", [1, SPACE, ABC]),
+    ("floor-0", "abc", [1, SPACE, A, B, C]),
+]
+
+
+def ids(listed: str) -> list[int]:
+    return [int(id_) for id_ in listed.split()]
+
+
+def naive(text: bytes, tokenizer: Tokenizer, rules: EncodeRules = HONEST) -> list[int]:
+    """The rule as it is told, in quadratic time: scan every pair, merge the best, start again."""
+    lookup: dict[bytes, int] = {}
+    for id_, piece in enumerate(tokenizer.pieces):
+        lookup.setdefault(piece, id_)
+    out = [tokenizer.bos_id]
+    if text:
+        out.append(lookup[b" "])
+    held = b""
+    for index in range(len(text)):
+        byte = text[index]
+        if byte & 0xC0 != 0x80:
+            held = b""
+        held += bytes([byte])
+        follows = index + 1 < len(text) and text[index + 1] & 0xC0 == 0x80
+        if follows and len(held) < 4:
+            continue
+        out += [lookup[held]] if held in lookup else [one + 3 for one in held]
+        held = b""
+    while True:
+        best_score, best = (np.inf if rules.merge == "lowest" else rules.floor), None
+        for index in range(len(out) - 1):
+            merged = lookup.get(tokenizer.pieces[out[index]] + tokenizer.pieces[out[index + 1]])
+            if merged is None:
+                continue
+            score = float(tokenizer.scores[merged])
+            if (
+                (rules.merge == "best-left" and score > best_score)
+                or (rules.merge == "best-right" and score > rules.floor and score >= best_score)
+                or (rules.merge == "first" and best is None)
+                or (rules.merge == "lowest" and score < best_score)
+            ):
+                best_score, best = score, (index, merged)
+        if best is None:
+            return out
+        out[best[0] : best[0] + 2] = [best[1]]
+
+
+# --- examples ---
+
+
+@pytest.mark.parametrize(("text", "tok512", "tok32000"), VECTORS)
+def test_published_vectors(text: str | bytes, tok512: str, tok32000: str) -> None:
+    assert load("tok512.bin").encode(text) == ids(tok512)
+    assert load("tokenizer.bin").encode(text) == ids(tok32000)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "listed"),
+    [("tokenizer.bin", *row) for row in MORE_32000] + [("tok512.bin", *row) for row in MORE_512],
+)
+def test_vectors_of_upstream_and_of_a_port(name: str, text: str, listed: str) -> None:
+    assert load(name).encode(text) == ids(listed)
+    assert load(name).encode(text, bos=False, eos=True) == [*ids(listed)[1:], 2]
+
+
+@pytest.mark.parametrize(("name", "text", "bug", "listed"), DISCRIMINATING)
+def test_a_known_bug_gives_its_known_ids(name: str, text: str, bug: str, listed: str) -> None:
+    assert load(name).encode(text, rules=WRONG[bug]) == ids(listed)
+    assert load(name).encode(text) != ids(listed)
+
+
+@pytest.mark.parametrize(("bug", "text", "expected"), TOY_WRONG)
+def test_each_wrong_rule_by_hand(bug: str, text: str, expected: list[int]) -> None:
+    assert TOY.encode(text, rules=WRONG[bug]) == expected
+
+
+def test_every_wrong_rule_has_a_case_by_hand_a_description_and_a_name_of_its_own() -> None:
+    assert [name for name, _, _ in KNOWN_WRONG] == [bug for bug, _, _ in TOY_WRONG]
+    assert len(WRONG) == len({rules for _, _, rules in KNOWN_WRONG}) == len(KNOWN_WRONG)
+    assert HONEST not in WRONG.values()
+    assert all(description for _, description, _ in KNOWN_WRONG)
+
+
+@pytest.mark.parametrize("bug", WRONG)
+def test_every_wrong_rule_is_told_from_the_honest_one_by_some_text(bug: str) -> None:
+    candidates = [text for text, _, _ in VECTORS] + ["a   b", "aaaa", " lead", "a\u2581b", "ab"]
+    seen = [
+        load(name).encode(text, rules=WRONG[bug]) != load(name).encode(text)
+        for name in ("tok512.bin", "tokenizer.bin")
+        for text in candidates
+    ]
+    assert any(seen)
+
+
+def test_merging_takes_the_best_score_first_and_equals_from_the_left() -> None:
+    assert TOY.encode("abc") == [1, SPACE, ABC]
+    assert TOY.encode("aabcbc") == [1, SPACE, A, ABC, BC]
+    assert TOY.encode("bcb") == [1, SPACE, BC, B]
+
+
+def test_bos_takes_part_in_merging() -> None:
+    pieces = (*TOY.pieces, b"\n<s>\n ")
+    odd = Tokenizer(pieces, np.append(TOY.scores, np.float32(3)))
+    assert odd.encode("a") == [267, A] == naive(b"a", odd)
+
+
+def test_equal_pieces_are_found_under_the_lowest_id() -> None:
+    doubled = Tokenizer((*TOY.pieces, b"a"), np.append(TOY.scores, np.float32(0)))
+    assert doubled.encode("a") == [1, SPACE, A]
+
+
+def test_scores_that_are_nan_or_below_the_floor_never_merge() -> None:
+    for score in (np.nan, -1e10, -np.inf):
+        scores = TOY.scores.copy()
+        scores[AB] = score
+        toy = replace(TOY, scores=scores)
+        assert toy.encode("ab") == [1, SPACE, A, B] == naive(b"ab", toy)
+
+
+def test_long_texts_are_encoded_in_nearly_linear_time() -> None:
+    tokenizer = load("tokenizer.bin")
+    source = random.Random(3)
+    words = [piece.decode() for piece in tokenizer.pieces[259:] if piece.isascii()]
+    text = "".join(source.choice(words) for _ in range(20_000))
+    tokenizer.encode("a")
+    start = process_time()
+    encoded = tokenizer.encode(text)
+    elapsed_s = process_time() - start
+    assert tokenizer.decode(encoded) == text.encode()
+    # Fifty thousand characters a second is a fifth of what a slow machine does, and far above a quadratic rule.
+    assert len(text) / elapsed_s > 50_000
+
+
+# --- properties ---
+
+
+@given(tokenizers(), texts("ab é🦙\n"))
+@settings(deadline=None, max_examples=300)
+def test_the_heap_gives_what_the_quadratic_rule_gives(tokenizer: Tokenizer, text: str) -> None:
+    assert tokenizer.encode(text) == naive(text.encode(), tokenizer)
+
+
+@given(tokenizers(), texts("ab é\n"), st.sampled_from(["best-right", "first", "lowest"]))
+@settings(deadline=None, max_examples=200)
+def test_the_heap_gives_what_a_scan_gives_for_wrong_orders_too(tokenizer: Tokenizer, text: str, merge: str) -> None:
+    rules = EncodeRules(merge=merge)  # type: ignore[arg-type]
+    assert tokenizer.encode(text, rules=rules) == naive(text.encode(), tokenizer, rules)
+
+
+@given(tokenizers(), st.binary(max_size=40).map(lambda raw: raw.replace(b"\0", b"")))
+@settings(deadline=None)
+def test_bytes_that_are_no_text_are_grouped_as_the_scanner_does(tokenizer: Tokenizer, raw: bytes) -> None:
+    assert tokenizer.encode(raw) == naive(raw, tokenizer)
+
+
+@given(tokenizers(), texts())
+@settings(deadline=None)
+def test_what_was_encoded_is_decoded(tokenizer: Tokenizer, text: str) -> None:
+    assert tokenizer.decode(tokenizer.encode(text)) == text.encode()
+
+
+@given(texts())
+@settings(deadline=None, max_examples=200)
+def test_published_vocabularies_decode_what_they_encode(text: str) -> None:
+    for name in ("tok512.bin", "tokenizer.bin"):
+        assert load(name).decode(load(name).encode(text)) == text.encode()
+
+
+@given(texts(), texts("the dog ,.\n"), texts("   aé🦙 \t\n<s>"))
+@settings(deadline=None, max_examples=300)
+def test_sentencepiece_gives_the_same_ids(any_text: str, english: str, odd: str) -> None:
+    # They differ on U+2581 only, which SentencePiece takes for a space.
+    text = (any_text + english + odd).replace("\u2581", "")
+    assert load("tokenizer.bin").encode(text) == [1, *sentencepiece_model().encode(text)]
+
+
+def test_sentencepiece_has_the_same_pieces_and_scores() -> None:
+    model, tokenizer = sentencepiece_model(), load("tokenizer.bin")
+    assert model.get_piece_size() == tokenizer.vocab_size
+    for id_, (piece, score) in enumerate(zip(tokenizer.pieces, tokenizer.scores.tolist(), strict=True)):
+        assert model.get_score(id_) == score
+        if id_ not in (1, 2):
+            assert model.id_to_piece(id_).replace("\u2581", " ").encode() == piece
+
+
+# --- hostile input ---
+
+
+def test_a_nul_in_the_text_is_refused() -> None:
+    with pytest.raises(TokenizerError) as caught:
+        TOY.encode("ab\0c")
+    assert caught.value.where == "byte 2"
+
+
+def test_a_lone_surrogate_is_refused() -> None:
+    with pytest.raises(TokenizerError) as caught:
+        TOY.encode("ab\ud800")
+    assert caught.value.where == "character 2"
+
+
+def test_a_vocabulary_without_a_space_or_bytes_says_so() -> None:
+    few = Tokenizer((*SPECIALS, b"a"), np.zeros(4, np.float32))
+    with pytest.raises(TokenizerError, match="lone space"):
+        few.encode("a")
+    few = Tokenizer((*SPECIALS, b"a", b" "), np.zeros(5, np.float32))
+    assert few.encode("a") == [1, 4, 3]
+    with pytest.raises(TokenizerError) as caught:
+        few.encode("b")
+    assert (caught.value.expected, caught.value.actual) == ("ids below 5", ord("b") + 3)
+
+
+def test_the_memory_of_pairs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bpe, "_MAX_PAIRS", 3)
+    toy = replace(TOY)
+    for text in ("abc", "bca", "cab", "abc"):
+        assert toy.encode(text) == naive(text.encode(), toy)
+
+
+_CACHE: dict[str, Tokenizer] = {}
+
+
+def load(name: str) -> Tokenizer:
+    path = published(name)
+    if name not in _CACHE:
+        _CACHE[name] = read(path)
+    return _CACHE[name]
+
+
+def sentencepiece_model():  # type: ignore[no-untyped-def]
+    sentencepiece = pytest.importorskip("sentencepiece")
+    path = published("tokenizer.model")
+    if not hasattr(sentencepiece_model, "made"):
+        sentencepiece_model.made = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    return sentencepiece_model.made
