@@ -226,44 +226,16 @@ def from_command(command: str | list[str], *, name: str | None = None) -> Proces
     program = os.path.abspath(program)
     # The words come from the user as they are: a brace in them is no placeholder.
     given = [word.replace("{", "{{").replace("}", "}}") for word in [program, *map(_absolute, words[1:])]]
-    flags = [
-        "{model}",
-        "-z",
-        "{tokenizer}",
-        "-t",
-        "{temperature}",
-        "-p",
-        "{topp}",
-        "-s",
-        "{seed}",
-        "-n",
-        "{steps}",
-        "-i",
-        "{prompt}",
-    ]
-    chat = [
-        "{model}",
-        "-z",
-        "{tokenizer}",
-        "-t",
-        "{temperature}",
-        "-p",
-        "{topp}",
-        "-s",
-        "{seed}",
-        "-n",
-        "{steps}",
-        "-m",
-        "chat",
-    ]
+    flags = ["-t", "{temperature}", "-p", "{topp}", "-s", "{seed}", "-n", "{steps}"]
+    asked = [*given, "{model}", "-z", "{tokenizer}", *flags]
     stem = name or Path(next((word for word in reversed(words) if "/" in word), words[0])).name
     manifest = Manifest(
         path=Path(program).parent / FILE_NAME,
         name="".join(letter if letter.isalnum() or letter in "._+-" else "-" for letter in stem).lstrip("._+-")
         or "program",
         description=f"{shlex.join(words)}, with the flags of llama2.c",
-        run=(*given, *flags),
-        chat=(*given, *chat, "{system_args}", "{prompt_args}"),
+        run=(*asked, "-i", "{prompt}"),
+        chat=(*asked, "-m", "chat", "{system_args}", "{prompt_args}"),
         modes=("generate", "chat"),
     )
     return ProcessImplementation(manifest)

@@ -510,7 +510,7 @@ class _Run:
             exit_code=None if by_limit else self.exit_code,
             failure=failure,
             wall_s=end - self.start if self.pid is not None else 0.0,
-            first_byte_s=None if self.first_byte is None else self.first_byte - self.start,
+            first_byte_s=None if self.first_byte is None else min(self.first_byte, end) - self.start,
             cpu_s=self.cpu_s,
             peak_rss_bytes=self._peak_rss_bytes(),
         )

@@ -1,0 +1,3 @@
+"""Prints an answer without a final newline: unusual, and no failure."""
+
+print("Once upon a ti", end="")
