@@ -112,7 +112,7 @@ class Reference:
         return self._floors[key]
 
     def class_floor(self, precision: str) -> Callable[[Sequence[int]], float] | None:
-        """The floor of a declared precision lower than the model's, as a function of ids; None for the model's own."""
+        """The floor of a declared precision below the model's, as a function of ids; None for the model's own."""
         if precision == "f32" or (precision == "q8" and self.is_int8):
             return None
         return lambda ids: self._run_floor(precision, self.classes(precision), ids)
@@ -142,7 +142,8 @@ def _moved_embedding(seed: int) -> Callable[[Step, Weight, Array], Array]:
     def moved(step: Step, table: Weight, ids: Array) -> Array:
         x = embed(step, table, ids)
         signs = np.random.default_rng(seed).choice([-_ULP, _ULP], size=x.shape).astype(x.dtype)
-        return x + x * signs
+        out: Array = x + x * signs
+        return out
 
     return moved
 

@@ -25,7 +25,7 @@ from harness.judging.printing import Printing
 from harness.judging.sampling import could_be_drawn
 from harness.results import Certificate, Kind
 
-__all__ = ["Choice", "Greedy", "Sampled", "Session", "Walk", "walk"]
+__all__ = ["Choice", "Greedy", "Rule", "Sampled", "Session", "Walk", "walk"]
 
 Array = npt.NDArray[Any]
 
@@ -33,6 +33,12 @@ _MAX_BACKTRACKS = 12
 _MAX_WIDTHLESS = 64  # zero-width tokens in a row before the text is taken to have stopped
 # Only readings of a regret below this are kept for later: no floor of a healthy float32 model comes near it.
 _WORTH_ANOTHER_LOOK = 0.25
+
+
+class Rule(Protocol):
+    """How a choice is judged: the best of the candidates, and what it is worth."""
+
+    def choose(self, ids: Sequence[int], logits: Array, candidates: Sequence[int], step: int) -> Choice: ...
 
 
 class Session(Protocol):
@@ -195,7 +201,7 @@ def walk(
     *,
     session: Session,
     printing: Printing,
-    rule: Greedy | Sampled,
+    rule: Rule,
     n_generated: int = 0,
     max_tokens: int = 4096,
 ) -> Walk:
