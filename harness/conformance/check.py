@@ -12,24 +12,24 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 import hashlib
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
 import harness
 from harness.adapters.build import inputs
 from harness.adapters.implementation import Implementation, ProcessImplementation, resolve
 from harness.adapters.manifest import Known, Manifest
-from harness.adapters.process import Limits
+from harness.adapters.process import Limits, terminate_all
 from harness.conformance.case import Case, render, select, suite_names
 from harness.conformance.verify import verify_group
 from harness.errors import BuildFailed, ManifestError, MissingDependency
 from harness.jobs import run_jobs
-from harness.models import ModelNotFound, impls_dir, locate
+from harness.models import ModelFiles, ModelNotFound, impls_dir, locate
 from harness.results import Kind, Observation, Verdict
 from harness.runfile import Header
 
@@ -38,9 +38,6 @@ __all__ = ["DEFAULT_SUITES", "check", "excuse", "header", "implementations"]
 DEFAULT_SUITES = ("core", "tinystories")
 
 NO_LONGER = "listed deviation no longer happens"
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def implementations(
@@ -105,7 +102,11 @@ def check(
             if obstacle is not None:
                 verdicts = [_unrun(case, impl, *obstacle) for case in group]
             else:
-                verdicts = _judge(group, impl, time_s=time_s, jobs=jobs, threads=threads, on_observed=on_observed)
+                try:
+                    verdicts = _judge(group, impl, time_s=time_s, jobs=jobs, threads=threads, on_observed=on_observed)
+                except KeyboardInterrupt:
+                    terminate_all()  # runs in other threads did not hear of it
+                    raise
             yield [excuse(verdict, impl.manifest.known) for verdict in verdicts]
 
 
@@ -145,30 +146,25 @@ def _judge(
     on_observed: Callable[[Implementation, Case], None] | None,
 ) -> list[Verdict]:
     model = group[0].model
+    files: ModelFiles | str
     try:
         files = locate(model.name, sha256=model.sha256, tokenizer_sha256=model.tokenizer_sha256)
     except ModelNotFound as missing:
-        return [_unrun(case, impl, Kind.SKIPPED, str(missing)) for case in group]
-
-    def observe(fn: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        return (result for _, result in run_jobs(fn, items, jobs=jobs))
+        files = str(missing)
 
     def observed(case: Case, observation: Observation) -> None:
         if on_observed is not None:
             on_observed(impl, case)
 
-    try:
-        return verify_group(
-            group,
-            impl,
-            files=files,
-            limits=Limits(time_s=time_s or impl.manifest.timeout_s or Limits().time_s),
-            threads=threads,
-            observe=observe,
-            on_observed=observed,
-        )
-    except MissingDependency as missing:
-        return [_unrun(case, impl, Kind.SKIPPED, str(missing)) for case in group]
+    return verify_group(
+        group,
+        impl,
+        files=files,
+        limits=Limits(time_s=time_s or impl.manifest.timeout_s or Limits().time_s),
+        threads=threads,
+        observe=functools.partial(run_jobs, jobs=jobs),
+        on_observed=observed,
+    )
 
 
 # ---- listed deviations ---------------------------------------------------------------------------------------
