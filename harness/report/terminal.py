@@ -25,8 +25,8 @@ from harness.results import Divergence, Kind, Verdict
 
 __all__ = ["render"]
 
-# Failures shown in full for each implementation; the rest get a line each. A program that is wrong everywhere
-# is wrong in one way, and forty screens do not say it better than ten.
+# Failures shown in full for each implementation; the rest get a line each, as do those whose reason was given
+# already. A program that is wrong everywhere is wrong in one way, and forty screens say it no better than ten.
 _N_IN_FULL = 10
 
 # Characters of a continuation: enough to see what happened, short enough for two columns.
@@ -112,8 +112,12 @@ def _failures(summary: Summary) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for standing in summary.standings:
         failures = [v for v in summary.failures if v.impl == standing.impl]
-        parts += [_failure(verdict) for verdict in failures[:_N_IN_FULL]]
-        parts += [Text(_in_one_line(verdict)) for verdict in failures[_N_IN_FULL:]]
+        said: set[str] = set()
+        for n, verdict in enumerate(failures):
+            is_repeated = verdict.divergence is None and verdict.reason in said
+            said.add(verdict.reason)
+            short = n >= _N_IN_FULL or is_repeated
+            parts.append(Text(_in_one_line(verdict)) if short else _failure(verdict))
         if failures:
             parts.append(Text(""))
     return parts

@@ -1,0 +1,15 @@
+"""The command line: one module for each command, imported only when that command is used.
+
+`harness/cli/NAME.py` has a function `command` with a Typer signature. It parses, calls one library function,
+renders, and returns the exit status. A new command is its module and its line here.
+"""
+
+from __future__ import annotations
+
+__all__ = ["COMMANDS"]
+
+# Name -> what it does, as `harness --help` says it.
+COMMANDS = {
+    "check": "Judge implementations on golden cases: right or wrong, where, and by how much.",
+    "report": "Render the run file of a check as text, markdown, HTML, JUnit, a badge or JSON.",
+}

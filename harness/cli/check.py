@@ -1,0 +1,141 @@
+"""`harness check`: judge implementations on golden cases."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from harness.adapters.implementation import Implementation
+from harness.cli.options import AllowSkip, words
+from harness.cli.output import check_targets, emit, is_stdout, last_run, tell, terminal_size
+from harness.conformance import check as conformance
+from harness.conformance.case import Case, select
+from harness.errors import InputError
+from harness.report import Summary, badge, document, junit, markdown, summarise, terminal
+from harness.runfile import Header, RunWriter
+
+__all__ = ["command"]
+
+_DEFAULT_SUITES = ",".join(conformance.DEFAULT_SUITES)
+
+
+def command(
+    impl: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[IMPL]...",
+            help="A name in impls/, the path of an impl.toml, or a program. None: all of ours that can be built.",
+            show_default=False,
+        ),
+    ] = None,
+    suite: Annotated[str, typer.Option("--suite", help="Suites, separated by commas.")] = _DEFAULT_SUITES,
+    case: Annotated[
+        str | None, typer.Option("--case", help="Only these cases; * and ? match.", show_default="all")
+    ] = None,
+    models: Annotated[
+        str | None, typer.Option("--models", help="Only cases of these models.", show_default="all")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Only the small set that kills most bugs.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Programs that run at a time.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads each program is to use.")] = 1,
+    timeout_s: Annotated[
+        float | None,
+        typer.Option("--timeout-s", min=0.001, help="Seconds for each run.", show_default="manifest's, or 60"),
+    ] = None,
+    allow_skip: AllowSkip = False,
+    json: Annotated[Path | None, typer.Option("--json", help="Write a JSON document; - is stdout.")] = None,
+    junit_file: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML.")] = None,
+    markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write a markdown summary.")] = None,
+    badge_file: Annotated[Path | None, typer.Option("--badge", help="Write shields.io endpoint JSON.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Run file, written as results arrive.", show_default="one in the cache"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run file: skip what it already holds.")
+    ] = False,
+) -> int:
+    """Judge implementations on golden cases: right or wrong, where, and by how much.
+
+    Exit status 1 also if a named implementation has no green case, or a case is BLOCKED or INCONCLUSIVE.
+    """
+    targets: list[tuple[Path | None, Callable[[Summary], str]]] = [
+        (json, document.render),
+        (junit_file, junit.render),
+        (markdown_file, markdown.render),
+        (badge_file, badge.render),
+    ]
+    check_targets(*(target for target, _ in targets))
+    cases = select(words(suite) or [], cases=words(case), models=words(models), quick=quick)
+    if not cases:
+        raise InputError("no case is selected", hint="see --suite, --case, --models and --quick")
+    with _progress() as progress:
+        impls = conformance.implementations(impl or (), progress=progress.console.print)
+        named = [one.name for one in impls] if impl else []
+        head = conformance.header(impls, cases, named=named, settings={"threads": threads})
+        with _run_file(out, head, resume=resume) as run:
+            task = progress.add_task("", total=len(impls) * len(cases), completed=len(run.verdicts))
+
+            def observed(one: Implementation, of: Case) -> None:
+                progress.update(task, advance=1, description=f"{one.name} on {of.model.name}")
+
+            complete = True
+            try:
+                for verdicts in conformance.check(
+                    impls,
+                    cases,
+                    time_s=timeout_s,
+                    jobs=jobs,
+                    threads=threads,
+                    done=run.verdicts,
+                    on_observed=observed,
+                ):
+                    run.add(verdicts)
+                    progress.update(task, completed=len(run.verdicts))
+                run.finish()
+            except KeyboardInterrupt:
+                complete = False
+    summary = summarise(run.verdicts, named=named, allow_skip=allow_skip, complete=complete)
+    for target, render in targets:
+        if target is not None:
+            emit(render(summary), target)
+    if not any(is_stdout(target) for target, _ in targets):
+        width, color = terminal_size()
+        emit(terminal.render(summary, width=width, color=color))
+    if not complete:
+        tell(
+            f"interrupted: {len(run.verdicts)} of {len(impls) * len(cases)} verdicts are in {run.path}; "
+            "the same command with --resume goes on"
+        )
+        return 128 + signal.SIGINT
+    return 0 if summary.passed else 1
+
+
+def _run_file(out: Path | None, head: Header, *, resume: bool) -> RunWriter:
+    if resume:
+        return RunWriter.resume(out or last_run(), head)
+    if out is None:
+        with contextlib.suppress(OSError):  # a check that runs now keeps the old file, under no name
+            last_run().unlink(missing_ok=True)
+    return RunWriter.create(out or last_run(), head)
+
+
+def _progress() -> Progress:
+    """Make a progress display on stderr, silent unless that is a terminal."""
+    console = Console(stderr=True, markup=False, highlight=False)
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
