@@ -42,14 +42,15 @@ def generate(
     Args:
         prompt_ids: the prompt with its BOS; at least one id.
         steps: forward passes at most, prompt positions included (clamped to the context).
-        temperature: 0 is greedy and draws no random number.
-        topp: nucleus size; outside (0, 1) the whole distribution.
+        temperature: rounded to float32; 0 is greedy and draws no random number.
+        topp: nucleus size, rounded to float32; outside (0, 1) the whole distribution.
         seed: as on llama2.c's command line (sign-extended from 32 bits).
         stop: ids that end the generation; the stopping id is yielded.
         cache: how keys and values are kept.
         one_by_one: feed the prompt a token at a time instead of as one sequence.
     """
     config, ops = engine.config, engine.ops
+    temperature, topp = float(np.float32(temperature)), float(np.float32(topp))  # 1e-50 is greedy
     rng = Xorshift.from_argument(seed)
     steps = clamp_steps(steps, config.seq_len)
     session = engine.session(cache=cache, capacity=steps)
@@ -62,6 +63,8 @@ def generate(
             if ops.draws_coin(config, at, is_forced=True, temperature=temperature):
                 rng.coin()
             yield prompt_ids[at + 1]
+            if prompt_ids[at + 1] in stop:
+                return
         if n_forced == steps:
             return
         session.extend(prompt_ids[:n_forced])
