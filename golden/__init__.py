@@ -1,0 +1,1 @@
+"""Golden cases, by suite; `pytest --pyargs harness.golden` finds them where the package is installed."""

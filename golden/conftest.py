@@ -1,0 +1,1 @@
+"""The cases here are collected by harness.pytest_plugin: `pytest golden/ --impl NAME`."""
