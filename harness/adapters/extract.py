@@ -11,6 +11,7 @@ Time is linear in the output: every reading is a span of at most four cleaned co
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -34,6 +35,7 @@ NUL = "NUL bytes between pieces"
 OVERPRINT = "line printed over by carriage returns"
 PATTERN = "found by the manifest's pattern"
 PROMPT_HEADER = "Prompt: before the text"
+SPEED = "speed printed on stdout"
 STATISTICS = "statistics after the text on stdout"
 TWO_NEWLINES = "two final newlines"
 
@@ -149,38 +151,62 @@ def best(
         if rest[:1] == b" ":
             targets.append((rest[1:], False, (NO_ECHO, NO_LEADING_SPACE)))
     chosen: Extracted | None = None
-    chosen_key: tuple[int, int, int, int] | None = None
+    chosen_key: tuple[int, ...] | None = None
     order = 0
-    for base, conventions in _bases(stdout, pattern):
+    for cleanness, (base, conventions) in enumerate(_bases(stdout, pattern)):
         ends: list[tuple[int, tuple[str, ...]]] | None = None
-        starts = list(_starts(base, prompt))
+        starts = [(start, before, 2 if _is_repeat(before) else 1) for start, before in _starts(base, prompt)]
         for target, echoes, how in targets:
-            agreeing, best_common = [], -1
-            for start, before in (*starts, *_anchors(base, target, prompt, echoes)):
-                common = _common(base, start, target)
-                if common > best_common:
-                    agreeing, best_common = [(start, before)], common
-                elif common == best_common:
-                    agreeing.append((start, before))
-            if chosen_key is not None and best_common < chosen_key[0]:
+            anchors = [(start, before, 0) for start, before in _anchors(base, target, prompt, echoes)]
+            agreeing, furthest = _furthest([*starts, *anchors], base, target)
+            if chosen_key is not None and furthest < chosen_key[0]:
                 continue
             ends = ends if ends is not None else list(_ends(base))
-            for start, before in agreeing[:_MAX_HITS] + agreeing[_MAX_HITS:][-_MAX_HITS:]:
+            for start, before, is_structure in agreeing:
                 for end, after in ends:
                     if end < start:
                         continue
                     order += 1
-                    agreed = min(best_common, end - start)
+                    agreed = min(furthest, end - start)
                     is_exact = agreed == len(target) == end - start
                     excess = abs(_length_without_newlines(base, start, end) - len(target.rstrip(b"\n")))
-                    key = (agreed, int(is_exact), -excess, -order)
+                    rank = _rank_of_end(before, after)
+                    excess = 0 if rank else excess  # nothing to guess
+                    key = (agreed, int(is_exact), cleanness, is_structure, rank, -excess, -order)
                     if chosen_key is None or key > chosen_key:
-                        how_before = _as_given(before, how)
-                        reading = _Span(base, start, end, (*conventions, *how_before, *after)).extracted()
+                        names = (*conventions, *_as_given(before, how), *after)
+                        reading = _Span(base, start, end, names).extracted()
                         chosen, chosen_key = replace(reading, echoes_prompt=echoes), key
-                    if is_exact and chosen_key == key and chosen is not None and agreed:
-                        return chosen
+                        if is_exact and agreed and start == cleanness == 0:
+                            return chosen
     return chosen if chosen is not None else Extracted(stdout, (), False)
+
+
+def _furthest(
+    starts: list[tuple[int, tuple[str, ...], int]], base: bytes, target: bytes
+) -> tuple[list[tuple[int, tuple[str, ...], int]], int]:
+    """Return the starts from which a target is met furthest (not more than a few), and how far that is."""
+    agreeing: list[tuple[int, tuple[str, ...], int]] = []
+    furthest = -1
+    for start in starts:
+        common = _common(base, start[0], target)
+        if common > furthest:
+            agreeing, furthest = [], common
+        if common == furthest:
+            agreeing.append(start)
+    return agreeing[:_MAX_HITS] + agreeing[_MAX_HITS:][-_MAX_HITS:], furthest
+
+
+def _is_repeat(before: tuple[str, ...]) -> bool:
+    """Whether a start is the last of several prints of the same text, which is the one that is complete."""
+    return AGAIN in before or CUMULATIVE in before
+
+
+def _rank_of_end(before: tuple[str, ...], after: tuple[str, ...]) -> int:
+    """Rank the ends of texts that go along with the expected one equally far: what is surely no text is cut off."""
+    if SPEED in after:
+        return 2
+    return 1 if AGAIN in before and TWO_NEWLINES in after else 0
 
 
 def after_echo(prompt: bytes, expected: bytes) -> bytes:
@@ -244,18 +270,8 @@ def _cleaned(stdout: bytes) -> Iterator[tuple[bytes, tuple[str, ...]]]:
     yield stdout, ()
     text = stdout
     conventions: tuple[str, ...] = ()
-    if b"\x1b" in text or b"\x0c" in text:
-        pages = [place.end() for place in _CLEAR.finditer(text)]
-        if pages:
-            # A screen that is cleared before each step: the last one that is not empty holds the text.
-            bounds = [*pages, len(text)]
-            page = next(
-                (text[a:b] for a, b in reversed(list(zip(pages, bounds[1:], strict=True))) if text[a:b].strip()),
-                b"",
-            )
-            yield _ESCAPE.sub(b"", page), (ANSI, CUMULATIVE)
-        if b"\x1b" in text:
-            text, conventions = _ESCAPE.sub(b"", text), (*conventions, ANSI)
+    if b"\x1b" in text:
+        text, conventions = _ESCAPE.sub(b"", text), (*conventions, ANSI)
     if b"\0" in text:
         text, conventions = text.replace(b"\0", b""), (*conventions, NUL)
     if b"\r\n" in text:
@@ -267,6 +283,13 @@ def _cleaned(stdout: bytes) -> Iterator[tuple[bytes, tuple[str, ...]]]:
         shown = b"\n".join(line.rstrip(b"\r").rpartition(b"\r")[2] for line in text.split(b"\n"))
         yield shown, (*conventions, OVERPRINT)
         yield text[text.rstrip(b"\r\n").rfind(b"\r") + 1 :], (*conventions, OVERPRINT)
+    pages = [place.end() for place in _CLEAR.finditer(stdout)]
+    for start, end in zip(reversed(pages), [len(stdout), *reversed(pages)], strict=False):
+        # A screen that is cleared before each step: the last one that is not empty holds the text.
+        page = _ESCAPE.sub(b"", stdout[start:end])
+        if page.strip():
+            yield page, (ANSI, CUMULATIVE)
+            break
 
 
 def _starts(base: bytes, prompt: bytes) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -321,13 +344,20 @@ def _last_blocks(base: bytes) -> Iterator[tuple[int, tuple[str, ...]]]:
         head = base[: base.find(separator, 1)] if separator in base[1:] else b""
         if len(head.strip()) < 2 or len(head) > 4096:
             continue
-        place = base.rfind(separator + head)
-        if place <= 0:
-            continue
-        before = base.rfind(separator + head, 0, place)
-        block = base[before + len(separator) if before >= 0 else 0 : place]
-        if base.startswith(block, place + len(separator)):
-            yield place + len(separator), (CUMULATIVE,)
+        needle = separator + head
+        places = [base.rfind(needle)]
+        while len(places) < 3 and places[-1] > 0:
+            places.append(base.rfind(needle, 0, places[-1] + len(needle) - 1))
+        begins = [place + len(separator) for place in places if place >= 0]
+        if len(begins) < 3:
+            begins.append(0)
+        blocks = [base[a : b - len(separator)] for b, a in itertools.pairwise(begins)]
+        # Each must go on where the one before ended: a text that repeats a line is no such thing.
+        if blocks and all(
+            base.startswith(block, begin) and not base.startswith(separator, begin + len(block))
+            for begin, block in zip(begins, blocks, strict=False)
+        ):
+            yield begins[0], (CUMULATIVE,)
 
 
 def _after_logs(base: bytes) -> int:
@@ -343,6 +373,9 @@ def _after_logs(base: bytes) -> int:
 
 def _anchors(base: bytes, target: bytes, prompt: bytes, echoes: bool) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Yield places to which only the expected text points: where its head stands, and line starts."""
+    if prompt and not echoes and not prompt.isspace():
+        for place in _finds(base, prompt, 3):
+            yield place + len(prompt), (AS_GIVEN, *((LOGS,) if place else ()))
     head = target[:_HEAD_BYTES]
     if len(head) >= 4:
         for place in _finds(base, head, _MAX_HITS):
@@ -350,9 +383,6 @@ def _anchors(base: bytes, target: bytes, prompt: bytes, echoes: bool) -> Iterato
         if target is not base and b" " + head in base[:_TAIL_BYTES]:
             place = base.find(b" " + head)
             yield place + 1, (LEADING_SPACE, *((LOGS,) if place else ()))
-    if prompt and not echoes:
-        for place in (*_finds(base, prompt, 3),):
-            yield place + len(prompt), (AS_GIVEN, *((LOGS,) if place else ()))
     place = -1
     for _ in range(_HEAD_LINES):
         place = base.find(b"\n", place + 1)
@@ -376,38 +406,40 @@ def _ends(base: bytes) -> Iterator[tuple[int, tuple[str, ...]]]:
     yield size, (NO_NEWLINE,)
     if base[-2:] == b"\n\n":
         yield size - 2, (TWO_NEWLINES,)
-    cuts = dict.fromkeys(place for place in _statistics(base) if place < size)
-    for cut in cuts:
-        for newlines in (1, 2, 3, 0):
-            if base[max(0, cut - newlines) : cut] == b"\n" * newlines:
-                yield cut - newlines, (STATISTICS,)
+    for cut, name in _statistics(base):
+        for newlines in (2, 1, 3, 0):
+            if cut < size and base[max(0, cut - newlines) : cut] == b"\n" * newlines:
+                yield cut - newlines, (name,)
 
 
-def _statistics(base: bytes) -> Iterator[int]:
-    """Yield where statistics at the end of an output may begin."""
+def _statistics(base: bytes) -> Iterator[tuple[int, str]]:
+    """Yield where statistics at the end of an output may begin, and what they are: the longest first."""
     window = max(0, len(base) - _TAIL_BYTES)
     tail = base[window:]
+    inline = _INLINE_SPEED.search(tail, max(0, len(tail) - 400))
+    if inline and inline.start() - tail.rfind(b"\n", 0, inline.start()) > 24:  # too much before it for a label
+        yield window + inline.start(), SPEED
     # Backwards, line by line, as long as they look like it.
-    end, is_strong = len(tail), False
+    end, first, name = len(tail), -1, STATISTICS
     while end > 0:
         start = tail.rfind(b"\n", 0, end - 1) + 1
         line = tail[start:end].rstrip(b"\n")
-        if (start == 0 and window) or (line.strip() and not _is_statistics(line)):
-            break
-        is_strong = is_strong or bool(line.strip())
+        if line.strip():
+            if (start == 0 and window) or not _is_statistics(line):
+                break
+            first = start
+            if _STRONG.match(line):
+                name = SPEED
         end = start
-    if is_strong:
-        while tail[end : end + 1] == b"\n":  # blank lines in between belong to neither
-            end += 1
-        yield window + end
-    for strong in _STRONG.finditer(tail):
-        yield window + strong.start()
-        break
+    if first >= 0:
+        yield window + first, name
+    if strong := _STRONG.search(tail):
+        yield window + strong.start(), SPEED
     place = tail.find(b"\nStats:")
     if place >= 0:
-        yield window + place + 1
-    if inline := _INLINE_SPEED.search(tail, max(0, len(tail) - 400)):
-        yield window + inline.start()
+        yield window + place + 1, SPEED
+    if inline:
+        yield window + inline.start(), SPEED
 
 
 def _is_statistics(text: bytes) -> bool:
@@ -450,7 +482,8 @@ def _common(base: bytes, start: int, target: bytes) -> int:
 
 
 def _length_without_newlines(base: bytes, start: int, end: int) -> int:
-    while end > start and base[end - 1] == 10:
+    bound = max(start, end - 16)  # more are no newlines after a text
+    while end > bound and base[end - 1] == 10:
         end -= 1
     return end - start
 
