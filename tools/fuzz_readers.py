@@ -1,0 +1,211 @@
+"""Fuzz the checkpoint and tokenizer readers: damaged files must end in an InputError, in little memory.
+
+    python tools/fuzz_readers.py --count 100000 --seed 1
+
+Input number i depends on the seed and i only: `--only i` repeats it, and `--keep DIR` saves the files that fail. A
+reader passes if it returns or raises an InputError; any other exception fails. What it returns is then used (tensors
+summed, a text encoded and decoded), because a reader that accepts nonsense fails there. At the end the growth of peak
+memory is held against a limit far below what the headers of the mutated files ask for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import struct
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from harness import checkpoint, tokenizer
+from harness.checkpoint import Checkpoint, expected_shapes
+from harness.errors import InputError
+from harness.model_config import ModelConfig
+from harness.quant import QuantTensor
+from harness.tokenizer import Tokenizer
+from harness.tokenizer.tokenizer_bin import LAYOUTS
+
+# Growth of the peak resident size over the whole run. The corpus has files of at most some kilobytes.
+MEMORY_LIMIT_BYTES = 16 << 20
+# Integers that readers trip over.
+NASTY = (0, 1, 2, 3, 4, 7, 8, 255, 256, 4096, 4097, 65535, 1 << 20, (1 << 31) - 1, -1, -2, -512, -(1 << 31))
+
+
+def corpus(directory: Path) -> list[tuple[str, bytes]]:
+    """Make small valid files: every checkpoint version, tied and not, and every tokenizer layout."""
+    files: list[tuple[str, bytes]] = []
+    path = directory / "whole"
+    values = np.random.default_rng(0)
+    for is_tied in (True, False):
+        config = ModelConfig(6, 5, 2, 3, 1, 7, 4, is_tied=is_tied)
+        tensors = {
+            name: values.standard_normal(shape).astype(np.float32) for name, shape in expected_shapes(config).items()
+        }
+        for version in (0, 1, 2):
+            checkpoint.write(
+                Checkpoint(config, tensors), path, version=version, group_size=3 if version == 2 else None
+            )
+            files.append(("checkpoint", path.read_bytes()))
+    specials = (b"<unk>", b"\n<s>\n", b"\n</s>\n")
+    merges = (b" ", b"a", b"b", b" a", b"ab", b" ab", "é".encode())
+    few = Tokenizer((*specials, *merges), np.arange(10, 0, -1).astype(np.float32))
+    byte_pieces = tuple(b"<0x%02X>" % byte for byte in range(256))
+    many = Tokenizer((*specials, *byte_pieces, *merges), -np.arange(266).astype(np.float32))
+    for layout in LAYOUTS:
+        for one in (few, many):
+            tokenizer.write(one, path, layout)
+            files.append(("tokenizer", path.read_bytes()))
+    return files
+
+
+def mutate(content: bytes, others: list[bytes], source: random.Random) -> bytes:
+    """Damage a file in one to four ways."""
+    data = bytearray(content)
+    for _ in range(source.choice((1, 1, 1, 2, 3, 4))):
+        _MUTATIONS[source.randrange(len(_MUTATIONS))](data, others, source)
+    return bytes(data)
+
+
+def _truncate(data: bytearray, others: list[bytes], source: random.Random) -> None:
+    del data[source.randrange(len(data) + 1) :]
+
+
+def _flip_bits(data: bytearray, others: list[bytes], source: random.Random) -> None:
+    for _ in range(source.choice((1, 2, 8))):
+        if data:
+            data[source.randrange(len(data))] ^= 1 << source.randrange(8)
+
+
+def _edit_header(data: bytearray, others: list[bytes], source: random.Random) -> None:
+    """Put a nasty integer over one of the first eleven, aligned or, as version 2's group size, not."""
+    offset = source.choice((*range(0, 44, 4), 37))
+    if len(data) >= offset + 4:
+        struct.pack_into("<i", data, offset, source.choice(NASTY))
+
+
+def _edit_anywhere(data: bytearray, others: list[bytes], source: random.Random) -> None:
+    if len(data) >= 4:
+        struct.pack_into("<i", data, source.randrange(len(data) - 3), source.choice(NASTY))
+
+
+def _splice(data: bytearray, others: list[bytes], source: random.Random) -> None:
+    """Continue with the rest of another file."""
+    other = source.choice(others)
+    data[source.randrange(len(data) + 1) :] = other[source.randrange(len(other)) :]
+
+
+def _insert(data: bytearray, others: list[bytes], source: random.Random) -> None:
+    at = source.randrange(len(data) + 1)
+    data[at:at] = source.randbytes(source.choice((1, 4, 100)))
+
+
+def _remove(data: bytearray, others: list[bytes], source: random.Random) -> None:
+    at = source.randrange(len(data) + 1)
+    del data[at : at + source.choice((1, 4, 8, 100))]
+
+
+def _pad(data: bytearray, others: list[bytes], source: random.Random) -> None:
+    data.extend(bytes(source.choice((1, 4, 28, 256, 4096))))
+
+
+_MUTATIONS: tuple[Callable[[bytearray, list[bytes], random.Random], None], ...] = (
+    _truncate,
+    _flip_bits,
+    _edit_header,
+    _edit_header,
+    _edit_anywhere,
+    _splice,
+    _insert,
+    _remove,
+    _pad,
+)
+
+
+def use_checkpoint(path: Path) -> str:
+    read = checkpoint.read(path)
+    read.validate()
+    with np.errstate(all="ignore"):
+        for tensor in read.tensors.values():
+            (tensor.dequantize() if isinstance(tensor, QuantTensor) else tensor).sum()
+    return f"accepted as {read.format}"
+
+
+def use_tokenizer(path: Path) -> str:
+    read = tokenizer.read(path)
+    assert tokenizer.count_pieces(path) == read.vocab_size
+    for id_ in range(read.vocab_size):
+        read.printed(read.bos_id, id_)
+    try:
+        read.decode(read.encode(" ab é\n", eos=True))
+    except InputError:
+        return f"accepted as {read.layout}, without pieces for the text"
+    return f"accepted as {read.layout}"
+
+
+READERS: dict[str, Callable[[Path], str]] = {"checkpoint": use_checkpoint, "tokenizer": use_tokenizer}
+
+
+def run(seed: int, indices: range, directory: Path, keep: Path | None) -> tuple[Counter[str], list[str]]:
+    """Read every mutated file of the indices; return the outcomes by reader and a report of each failure."""
+    files = corpus(directory)
+    contents = [content for _, content in files]
+    outcomes: Counter[str] = Counter()
+    failures: list[str] = []
+    path = directory / "mutated"
+    for index in indices:
+        source = random.Random(f"{seed}:{index}")
+        kind, content = source.choice(files)
+        # One in twenty goes to the reader of the other kind.
+        reader = kind if source.random() > 0.05 else next(name for name in READERS if name != kind)
+        mutated = mutate(content, contents, source)
+        path.write_bytes(mutated)
+        try:
+            outcome = READERS[reader](path)
+        except InputError:
+            outcome = "refused"
+        except Exception:
+            outcome = "FAILED"
+            failures.append(f"--seed {seed} --only {index} ({reader}):\n{traceback.format_exc()}")
+            if keep is not None:
+                (keep / f"{seed}-{index}-{reader}.bin").write_bytes(mutated)
+        outcomes[f"{reader}: {outcome}"] += 1
+    return outcomes, failures
+
+
+def peak_bytes() -> int:
+    """Return this process's peak resident size; Linux counts it in KiB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--count", type=int, default=100_000, help="number of inputs (default: 100000)")
+    parser.add_argument("--only", type=int, help="the number of the one input to repeat")
+    parser.add_argument("--keep", type=Path, help="a directory for the files that fail")
+    options = parser.parse_args()
+    indices = range(options.count) if options.only is None else range(options.only, options.only + 1)
+    with tempfile.TemporaryDirectory() as directory:
+        run(options.seed, range(-200, 0), Path(directory), None)  # so that imports and caches are in the baseline
+        before_bytes, start = peak_bytes(), perf_counter()
+        outcomes, failures = run(options.seed, indices, Path(directory), options.keep)
+        elapsed_s, growth_bytes = perf_counter() - start, peak_bytes() - before_bytes
+    for name, n in sorted(outcomes.items()):
+        print(f"{n:9,}  {name}")
+    print(f"{sum(outcomes.values()):9,}  inputs in {elapsed_s:.1f} s, {len(failures)} failures")
+    print(f"peak memory grew by {growth_bytes / 2**20:.1f} MiB (limit {MEMORY_LIMIT_BYTES >> 20} MiB)")
+    for failure in failures[:10]:
+        print(failure, file=sys.stderr)
+    return 1 if failures or growth_bytes > MEMORY_LIMIT_BYTES else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
