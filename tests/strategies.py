@@ -50,7 +50,7 @@ def checkpoints(draw: st.DrawFn, *, is_tied: bool | None = None) -> Checkpoint:
 def quantised(checkpoint: Checkpoint, group_size: int) -> Checkpoint:
     """The same checkpoint with every matrix in int8."""
     tensors = {
-        name: tensor if tensor.ndim == 1 else quantize_weights(tensor, group_size)
+        name: quantize_weights(tensor, group_size) if isinstance(tensor, np.ndarray) and tensor.ndim == 2 else tensor
         for name, tensor in checkpoint.tensors.items()
     }
     return Checkpoint(checkpoint.config, tensors, "llama2c-v2", group_size)

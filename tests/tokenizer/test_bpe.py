@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from time import process_time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -381,19 +384,22 @@ def test_the_memory_of_pairs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
         assert toy.encode(text) == naive(text.encode(), toy)
 
 
-_CACHE: dict[str, Tokenizer] = {}
-
-
 def load(name: str) -> Tokenizer:
-    path = published(name)
-    if name not in _CACHE:
-        _CACHE[name] = read(path)
-    return _CACHE[name]
+    return _read(published(name))
 
 
-def sentencepiece_model():  # type: ignore[no-untyped-def]
-    sentencepiece = pytest.importorskip("sentencepiece")
-    path = published("tokenizer.model")
-    if not hasattr(sentencepiece_model, "made"):
-        sentencepiece_model.made = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    return sentencepiece_model.made
+def sentencepiece_model() -> Any:
+    pytest.importorskip("sentencepiece")
+    return _sentencepiece(published("tokenizer.model"))
+
+
+@cache
+def _read(path: Path) -> Tokenizer:
+    return read(path)
+
+
+@cache
+def _sentencepiece(path: Path) -> Any:
+    import sentencepiece
+
+    return sentencepiece.SentencePieceProcessor(model_file=str(path))
