@@ -1,0 +1,5 @@
+"""Never says anything useful."""
+
+import sys
+
+sys.exit("configuration error 17")
