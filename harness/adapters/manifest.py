@@ -365,7 +365,7 @@ def _manifest(
         manifest = Manifest.model_validate({**merged, "path": path, "variant_of": variant_of})
     except ValidationError as error:
         first = error.errors()[0]
-        what = str(first["msg"]).removeprefix("Value error, ")
+        what = str(first["msg"]).removeprefix("Value error, ").replace("valid tuple", "list")
         where = at if at and first["loc"][:1] == ("name",) else place(*first["loc"])
         if first["type"] == "extra_forbidden":
             known = list(Needs.model_fields if where[-2:-1] == ("needs",) else Known.model_fields)
