@@ -140,6 +140,7 @@ def rmsnorm(step: Step, x: Array, gain: Array) -> Array:
     Source: Zhang & Sennrich 2019; eps placement as in llama2.c run.c.
     """
     n = x.shape[-1]
+    out: Array
     if x.shape[0] == 1:  # one row: a Python float is quicker than a (1, 1) array
         row = x[0]
         out = x * x.dtype.type(1.0 / math.sqrt(float(row @ row) / n + step.config.norm_eps))
@@ -175,7 +176,7 @@ def quantised_matmul(step: Step, name: str, x: Array, w: QuantTensor) -> Array:
     used = n_groups * size
     # float32 holds the integer sums exactly: at most group_size * 127^2, below 2^24 up to a group size of 1,040.
     exact: type[Any] = np.float32 if size <= 1040 else np.float64
-    left = codes[:, :used].reshape(-1, n_groups, size).transpose(1, 0, 2).astype(exact)
+    left = codes[:, :used].reshape(len(x), n_groups, size).transpose(1, 0, 2).astype(exact)
     right = w.codes[:, :used].reshape(n_out, n_groups, size).transpose(1, 2, 0).astype(exact)
     sums = left @ right  # (n_groups, n_tokens, n_out)
     starts = np.arange(n_out)[None, :] * n_in + np.arange(n_groups)[:, None] * size
@@ -233,7 +234,8 @@ def softmax(step: Step, scores: Array, seen: Array) -> Array:
     top = x.max(axis=-1, keepdims=True)
     x = np.exp(x - np.where(np.isfinite(top), top, 0))
     total = x.sum(axis=-1, keepdims=True)
-    return np.divide(x, total, out=np.zeros_like(x), where=total > 0)
+    out: Array = np.divide(x, total, out=np.zeros_like(x), where=total > 0)
+    return out
 
 
 def mix(step: Step, weights: Array, v: Array) -> Array:
