@@ -62,11 +62,11 @@ def candidates(words: Sequence[str]) -> list[str]:
     >>> candidates(["check", "--ma"])
     ['--markdown']
     """
-    *before, last = words or [""]
+    *before, last = words if words else [""]
     command = next((word for word in before if not word.startswith("-")), None)
     if command is None:
-        offered = [*COMMANDS, "--version", "--help", "--show-completion"]
-        return [word for word in offered if word.startswith(last)] if last or not before else list(COMMANDS)
+        offered = ("--version", "--help", "--show-completion") if last.startswith("-") else COMMANDS
+        return [word for word in offered if word.startswith(last)]
     if command in COMMANDS and last.startswith("-"):
         return sorted(word for word in {*_options(command), "--help"} if word.startswith(last))
     return []

@@ -59,7 +59,7 @@ def render(summary: Summary, *, width: int = 100, color: bool = False) -> str:
         console.print(part)
     for standing in summary.standings:
         style = "green" if standing.passed else "red"
-        console.print(Text.assemble((f"{standing.impl}: ", "bold"), (visible(standing.conclusion), style)))
+        console.print(Text.assemble((f"{visible(standing.impl)}: ", "bold"), (visible(standing.conclusion), style)))
         if standing.conventions:
             console.print(Text(f"  conventions: {visible('; '.join(standing.conventions))}", "dim"))
     for note in summary.notes:
