@@ -161,7 +161,10 @@ def run(
 
 
 def terminate_all() -> None:
-    """End every run under way in this process, in whatever thread; those calls return as Crashed."""
+    """End every run under way in this process, in whatever thread; those calls return as Crashed.
+
+    A run that begins later is not affected: stop giving out work first.
+    """
     with _lock:
         idle, busy = list(_idle), [spawner for spawner in _spawners if spawner not in _idle]
         _idle.clear()

@@ -40,6 +40,17 @@ def alive(mark: str) -> list[psutil.Process]:
     return found
 
 
+def sleeping(mark: str) -> int:
+    """Count the marked processes that sleep below a harness."""
+    n = 0
+    for candidate in alive(mark):
+        try:
+            n += candidate.cmdline() == ["sleep", "1234"]
+        except psutil.Error:
+            continue
+    return n
+
+
 def gone(mark: str, within_s: float = 2.0) -> bool:
     deadline = time.monotonic() + within_s
     while alive(mark):
@@ -209,9 +220,10 @@ def test_times_are_the_processes_own(tmp_path: Path) -> None:
         "import time; time.sleep(0.1); print('a', flush=True); t = time.time() + 0.2\nwhile time.time() < t: pass"
     )
     seen = run([*PYTHON, script], cwd=tmp_path)
-    assert 0.1 <= (seen.first_byte_s or 0.0) < 0.28
-    assert 0.3 <= seen.wall_s < 1.0
-    assert 0.1 <= seen.cpu_s < 0.4
+    assert seen.first_byte_s is not None
+    assert 0.1 <= seen.first_byte_s <= seen.wall_s - 0.19  # the loop goes by another clock
+    assert 0.3 <= seen.wall_s
+    assert 0.01 <= seen.cpu_s <= seen.wall_s  # of the 0.2 s only what a busy machine gave it
 
 
 def test_a_mapped_file_is_not_held_against_the_limit_of_memory(tmp_path: Path) -> None:
@@ -256,7 +268,7 @@ def test_starting_through_the_spawner_costs_little_over_a_bare_start(tmp_path: P
 # ---- the end of the harness
 
 
-def start_harness(mark: str, tmp_path: Path, body: str) -> subprocess.Popen[bytes]:
+def start_harness(mark: str, tmp_path: Path, body: str, *, n_sleeping: int = 2) -> subprocess.Popen[bytes]:
     """Start a Python that runs something through the harness, and wait until that is under way."""
     script = f"from harness.adapters.process import *\nimport threading, os, time\n{body}"
     child = subprocess.Popen(
@@ -265,8 +277,8 @@ def start_harness(mark: str, tmp_path: Path, body: str) -> subprocess.Popen[byte
         cwd=tmp_path,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 10.0
-    while not any("sleep 1234" in " ".join(p.cmdline()) for p in alive(mark)):
+    deadline = time.monotonic() + 20.0
+    while sleeping(mark) < n_sleeping:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return child
@@ -292,7 +304,7 @@ def test_interrupting_one_thread_can_end_the_runs_of_all(marked: Mapping[str, st
         "for t in threads: t.join()\n"
         "os._exit(7)\n"
     )
-    harness = start_harness(marked[MARK], tmp_path, body)
+    harness = start_harness(marked[MARK], tmp_path, body, n_sleeping=4)
     time.sleep(0.2)
     harness.send_signal(signal.SIGINT)
     assert harness.wait(5.0) == 7
@@ -307,7 +319,7 @@ def test_a_forked_copy_of_the_harness_does_not_keep_its_programs_alive(
     harness.send_signal(signal.SIGKILL)
     harness.wait(5.0)
     deadline = time.monotonic() + 3.0
-    while any("sleep 1234" in " ".join(p.cmdline()) for p in alive(marked[MARK])):
+    while sleeping(marked[MARK]):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
