@@ -1,0 +1,1 @@
+"""Drive any implementation through one door; the only code that starts processes."""
