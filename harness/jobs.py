@@ -17,9 +17,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def run_jobs(
-    fn: Callable[[Item], Result], items: Iterable[Item], *, jobs: int = 1
-) -> Iterator[tuple[Item, Result]]:
+def run_jobs(fn: Callable[[Item], Result], items: Iterable[Item], *, jobs: int = 1) -> Iterator[tuple[Item, Result]]:
     """Yield (item, fn(item)) in the order of the items, each as soon as it and all before it are done.
 
     No further item is started once a call has raised, the caller has closed the iterator, or Ctrl-C came in.
@@ -36,9 +34,7 @@ def run_jobs(
     return _in_threads(fn, pending, min(jobs, len(pending)))
 
 
-def _in_threads(
-    fn: Callable[[Item], Result], items: list[Item], n_threads: int
-) -> Iterator[tuple[Item, Result]]:
+def _in_threads(fn: Callable[[Item], Result], items: list[Item], n_threads: int) -> Iterator[tuple[Item, Result]]:
     done: queue.SimpleQueue[tuple[int, Result | None, BaseException | None]] = queue.SimpleQueue()
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     for index in range(len(items)):

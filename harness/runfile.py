@@ -94,9 +94,7 @@ class _Footer(BaseModel):
 def _changes(noun: str, before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
     lost = [f"{noun} {name} is no longer asked for" for name in before if name not in after]
     new = [f"{noun} {name} is new" for name in after if name not in before]
-    changed = [
-        f"{noun} {name} has changed" for name in before if name in after and before[name] != after[name]
-    ]
+    changed = [f"{noun} {name} has changed" for name in before if name in after and before[name] != after[name]]
     return changed + lost + new
 
 
@@ -196,13 +194,9 @@ def _read(path: Path, file: BinaryIO) -> tuple[RunFile, int]:
                 verdicts.append(record)
         n_good += len(line)
     if header is None:
-        raise RunFileError(
-            "holds no complete header", path=path, hint="it is no run file, or was cut short at once"
-        )
+        raise RunFileError("holds no complete header", path=path, hint="it is no run file, or was cut short at once")
     if footer is not None and footer.counts != _counts(verdicts):
-        raise RunFileError(
-            "has lost or gained lines", path=path, expected=footer.counts, actual=_counts(verdicts)
-        )
+        raise RunFileError("has lost or gained lines", path=path, expected=footer.counts, actual=_counts(verdicts))
     return RunFile(path, header, tuple(verdicts), footer is not None, damage), n_good
 
 

@@ -161,9 +161,7 @@ verdicts = st.builds(
     n_judged=ids,
     divergence=st.none()
     | st.builds(Divergence, ids, ids, st.none() | ids, st.none() | ids, floats, floats, texts, texts, texts),
-    certificates=st.lists(st.builds(Certificate, ids, ids, ids, floats, floats, floats), max_size=3).map(
-        tuple
-    ),
+    certificates=st.lists(st.builds(Certificate, ids, ids, ids, floats, floats, floats), max_size=3).map(tuple),
     conventions=st.lists(texts, max_size=3).map(tuple),
     reproduce=texts,
     wall_s=floats,
