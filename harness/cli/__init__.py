@@ -12,5 +12,6 @@ __all__ = ["COMMANDS"]
 COMMANDS = {
     "check": "Judge implementations on golden cases: right or wrong, where, and by how much.",
     "run": "Write a text with the reference engine.",
+    "adopt": "Find how a program wants to be called, and write its manifest.",
     "report": "Render the run file of a check as text, markdown, HTML, JUnit, a badge or JSON.",
 }

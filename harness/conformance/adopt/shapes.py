@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from harness.conformance.adopt_options import ROLES, Option, Usage
+from harness.conformance.adopt.options import ROLES, Option, Usage
 
 __all__ = ["FLAGS", "FORMS", "NOTHING", "PLAIN", "Form", "Shape", "common_shapes", "mined_shapes", "with_files"]
 
@@ -114,7 +114,7 @@ NOTHING = Shape("no arguments, fixed file names", ())
 
 def with_files(shape: Shape, more: Iterable[str] = ()) -> Shape:
     """Link every common file name, and those in `more`, and put the prompt on stdin."""
-    files = {name: "{model}" for name in _MODEL_NAMES} | {name: "{tokenizer}" for name in _TOKENIZER_NAMES}
+    files = dict.fromkeys(_MODEL_NAMES, "{model}") | dict.fromkeys(_TOKENIZER_NAMES, "{tokenizer}")
     for name in more:
         files.setdefault(name, "{tokenizer}" if "tok" in name or "vocab" in name else "{model}")
     # A name that is a directory of another cannot be a file too.

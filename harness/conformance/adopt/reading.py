@@ -21,6 +21,8 @@ _PROMPTS = ("Tim had a dog", "The cat", "One day, Ben", "Zo and Spot", "In the p
 _STEPS = 28
 _ENOUGH = 16  # tokens that nobody prints by chance
 _SPARE = 6  # positions expected beyond steps and prompt, so that other ways of counting show
+# Tried until a sampled text is not the greedy one; some programs take no temperature above 1.
+_SAMPLERS = tuple((temperature, seed) for temperature in (1.0, 1.5, 2.0) for seed in (42, 7, 99, 1234))
 # A gap between the two best logits that honest orders of summation close; int8 rounding moves logits more.
 _NEAR_TIE = {False: 0.02, True: 0.3}
 
@@ -101,10 +103,20 @@ class Oracle:
     ) -> list[int]:
         """Generate as llama2.c does; BOS comes first, and last if it ended the text."""
         prompt_ids = self.model.tokenizer.encode(prompt)
-        options = {"temperature": temperature, "topp": topp}
         with blas_threads(1):
-            rest = generate(self.engine, prompt_ids, steps=steps, seed=seed, **options)
+            rest = generate(self.engine, prompt_ids, steps=steps, temperature=temperature, topp=topp, seed=seed)
             return [prompt_ids[0], *rest]
+
+    def sampled(self, prompt: bytes, steps: int) -> tuple[float, int, list[int]]:
+        """Return a temperature and a seed whose sampled text leaves the greedy one early, and its ids (top-p 0.9)."""
+        greedy = self.ids(prompt, steps)
+        n_prompt = len(self.model.tokenizer.encode(prompt))
+        ids = greedy
+        for temperature, seed in _SAMPLERS:
+            ids = self.ids(prompt, steps, temperature=temperature, topp=0.9, seed=seed)
+            if ids[: n_prompt + 8] != greedy[: n_prompt + 8]:
+                break
+        return temperature, seed, ids
 
     def printed(self, ids: Sequence[int]) -> bytes:
         """Return what llama2.c prints for them, its final newline included."""
