@@ -20,6 +20,7 @@ from harness.engine import LIBRARY, STRICT, Engine, Judged, Ops, Session, blas_t
 from harness.engine.ops import Lookup, Step, Weight, embed
 from harness.judging.floor import position_floor, run_floor
 from harness.judging.printing import Printing, printings
+from harness.judging.text_walk import Floors
 from harness.model_config import ModelConfig
 from harness.models import Model
 from harness.quant import QuantTensor, quantize_weights
@@ -46,7 +47,8 @@ class Reference:
         self.model = model
         self.config: ModelConfig = model.checkpoint.config
         self.is_int8 = model.checkpoint.group_size is not None
-        self._floors: dict[tuple[str, tuple[int, ...]], float] = {}
+        self._known_floors: dict[tuple[str, tuple[int, ...]], float] = {}
+        self.confirmed: set[tuple[int, ...]] = set()  # golden sequences that this reference agrees with
 
     def _engine(self, dtype: npt.DTypeLike, ops: Ops) -> Engine:
         return Engine(self.config, self.model.checkpoint.tensors, dtype=dtype, ops=ops)
@@ -99,35 +101,45 @@ class Reference:
         with blas_threads(1):
             return self.exact.judge(sequences, first)
 
-    def floor(self, ids: Sequence[int]) -> float:
-        """The noise floor of the logits after ids, in the model's own arithmetic."""
-        if self.is_int8:
-            return self._run_floor("int8", self.ensemble, ids)
+    def floors(self, precision: str, sequence: Sequence[int]) -> Floors:
+        """The noise that a run near `sequence` has, for a program of a declared precision."""
+        declared = None
+        if precision != "f32" and not (precision == "q8" and self.is_int8):
+            declared = self.run_floor(precision, sequence)
+        usual = self.run_floor("int8", sequence) if self.is_int8 else self.usual_floor
+        return Floors(self.floor_at if not self.is_int8 else lambda ids: usual, usual, declared)
+
+    def floor_at(self, ids: Sequence[int]) -> float:
+        """The noise floor of the logits after ids, in float32."""
         key = ("f32", tuple(ids))
-        if key not in self._floors:
+        if key not in self._known_floors:
             last = len(ids) - 1
-            exact = self.exact.logits(ids, first=last)
             members = [engine.logits(ids, first=last) for engine in self.ensemble]
-            self._floors[key] = float(position_floor(exact, members)[0])
-        return self._floors[key]
+            self._known_floors[key] = float(position_floor(self.exact.logits(ids, first=last), members)[0])
+        return self._known_floors[key]
 
-    def class_floor(self, precision: str) -> Callable[[Sequence[int]], float] | None:
-        """The floor of a declared precision below the model's, as a function of ids; None for the model's own."""
-        if precision == "f32" or (precision == "q8" and self.is_int8):
-            return None
-        return lambda ids: self._run_floor(precision, self.classes(precision), ids)
+    @cached_property
+    def usual_floor(self) -> float:
+        """The largest noise floor over the reference's own story."""
+        story = self._own_story
+        exact = self.exact.logits(story)
+        return float(position_floor(exact, [engine.logits(story) for engine in self.ensemble]).max())
 
-    def _run_floor(self, name: str, engines: Sequence[Engine], ids: Sequence[int]) -> float:
-        """Upper quantile of the distances over this sequence and over the reference's own story."""
-        key = (name, tuple(ids))
-        if key not in self._floors:
-            runs = [list(ids), self._own_story]
+    def run_floor(self, arithmetic: str, sequence: Sequence[int]) -> float:
+        """Upper quantile of the distances over a sequence and the reference's own story.
+
+        Args:
+            arithmetic: "int8" for an int8 model's own, or a declared precision ("f16", "bf16", "q8").
+        """
+        key = (arithmetic, tuple(sequence))
+        if key not in self._known_floors:
+            engines = self.ensemble if arithmetic == "int8" else self.classes(arithmetic)
             distances = [
-                position_floor(exact, [engine.logits(run) for engine in engines])
-                for run, exact in ((run, self.exact.logits(run)) for run in runs)
+                position_floor(self.exact.logits(run), [engine.logits(run) for engine in engines])
+                for run in (list(sequence), self._own_story)
             ]
-            self._floors[key] = run_floor(np.concatenate(distances))
-        return self._floors[key]
+            self._known_floors[key] = run_floor(np.concatenate(distances))
+        return self._known_floors[key]
 
     @cached_property
     def _own_story(self) -> list[int]:

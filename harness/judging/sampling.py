@@ -84,6 +84,8 @@ def _before(p: Array, token: int, odds: float) -> tuple[float, float]:
 def _kept_mass(p: Array, topp: float, odds: float, slack: float) -> tuple[float, float]:
     """Least and most mass that the nucleus can keep: the crossing token is in."""
     sums = np.cumsum(np.sort(p)[::-1])
-    low = next((float(s) for s in sums if _raised(float(s), odds) + slack > topp), 1.0)
-    high = next((float(s) for s in sums if _lowered(float(s), odds) - slack > topp), 1.0)
-    return min(_lowered(low, odds), topp), _raised(high, odds)
+    raised = sums * odds / (sums * odds + np.maximum(1 - sums, 0))
+    lowered = sums / (sums + np.maximum(1 - sums, 0) * odds)
+    low = sums[min(int((raised + slack <= topp).sum()), len(sums) - 1)]
+    high = sums[min(int((lowered - slack <= topp).sum()), len(sums) - 1)]
+    return min(_lowered(float(low), odds), topp), _raised(float(high), odds)

@@ -25,20 +25,21 @@ from harness.judging.printing import Printing
 from harness.judging.sampling import could_be_drawn
 from harness.results import Certificate, Kind
 
-__all__ = ["Choice", "Greedy", "Rule", "Sampled", "Session", "Walk", "walk"]
+__all__ = ["Choice", "Floors", "Greedy", "Rule", "Sampled", "Session", "Walk", "walk"]
 
 Array = npt.NDArray[Any]
 
-_MAX_BACKTRACKS = 12
+_MAX_BACKTRACKS = 32
 _MAX_WIDTHLESS = 64  # zero-width tokens in a row before the text is taken to have stopped
-# Only readings of a regret below this are kept for later: no floor of a healthy float32 model comes near it.
-_WORTH_ANOTHER_LOOK = 0.25
 
 
 class Rule(Protocol):
     """How a choice is judged: the best of the candidates, and what it is worth."""
 
     def choose(self, ids: Sequence[int], logits: Array, candidates: Sequence[int], step: int) -> Choice: ...
+    def others(
+        self, ids: Sequence[int], logits: Array, candidates: Sequence[int], step: int, taken: Choice
+    ) -> list[Choice]: ...
 
 
 class Session(Protocol):
@@ -62,8 +63,43 @@ class Choice:
     expected_logit: float = math.nan
 
 
-Floor = Callable[[Sequence[int]], float]
-"""The noise floor of the logits after a sequence of ids."""
+@dataclass(frozen=True)
+class Floors:
+    """How much noise there is.
+
+    Attributes:
+        at: the noise floor of the logits after a sequence, in the model's own arithmetic; costs a few passes.
+        usual: the largest floor over a typical run of the model; costs nothing once known.
+        declared: the floor of the declared lower precision, if one is declared.
+    """
+
+    at: Callable[[Sequence[int]], float]
+    usual: float
+    declared: float | None = None
+
+    # A floor is never this many times the usual one: beyond it there is no need to look.
+    _NEVER = 50.0
+
+    def judge(self, ids: Sequence[int], regret: float) -> tuple[Kind, float]:
+        """Say what a regret is worth after ids, and the floor that says so."""
+        floor = self.usual
+        if regret <= MULTIPLE * self.beyond_doubt:
+            floor = self.at(ids)
+            if regret <= MULTIPLE * floor:
+                return Kind.TIE, floor
+        if self.declared is not None and regret <= MULTIPLE * self.declared:
+            return Kind.WITHIN, self.declared
+        return Kind.MISMATCH, floor
+
+    @property
+    def beyond_doubt(self) -> float:
+        """A floor that is wider than any in the model's own arithmetic."""
+        return self._NEVER * self.usual
+
+    @property
+    def widest(self) -> float:
+        """No floor that could count is wider than this."""
+        return max(self.beyond_doubt, self.declared or 0.0)
 
 
 @dataclass(frozen=True)
@@ -72,13 +108,11 @@ class Greedy:
 
     Attributes:
         argmax: the reference's own choice.
-        floor: noise floor of exact float32 programs (for int8: of that arithmetic).
-        class_floor: noise floor of the declared lower precision, if one is declared.
+        floors: the noise.
     """
 
     argmax: Callable[[Array], int]
-    floor: Floor
-    class_floor: Floor | None = None
+    floors: Floors
 
     def choose(self, ids: Sequence[int], logits: Array, candidates: Sequence[int], step: int) -> Choice:
         expected = self.argmax(logits)
@@ -86,20 +120,21 @@ class Greedy:
             return Choice(expected, Kind.EXACT, expected)
         if not candidates:
             return Choice(None, Kind.MISMATCH, expected, math.inf)
-        token = max(candidates, key=lambda c: float(logits[c]))
-        return self.judge(ids, logits, token, expected)
+        return self._judge(ids, logits, max(candidates, key=lambda c: float(logits[c])), expected)
 
-    def judge(self, ids: Sequence[int], logits: Array, token: int, expected: int) -> Choice:
-        """Judge one token that is not the expected one."""
+    def others(
+        self, ids: Sequence[int], logits: Array, candidates: Sequence[int], step: int, taken: Choice
+    ) -> list[Choice]:
+        """What else of the candidates the program may have chosen, as far as the noise allows."""
+        least = float(logits[taken.expected]) - MULTIPLE * self.floors.widest
+        near = [c for c in candidates if c != taken.token and float(logits[c]) >= least]
+        judged = [self._judge(ids, logits, c, taken.expected) for c in near]
+        return [choice for choice in judged if choice.kind is not Kind.MISMATCH]
+
+    def _judge(self, ids: Sequence[int], logits: Array, token: int, expected: int) -> Choice:
         best, chosen = float(logits[expected]), float(logits[token])
-        regret = best - chosen
-        floor = self.floor(ids)
-        kind = Kind.TIE if regret <= MULTIPLE * floor else Kind.MISMATCH
-        if kind is Kind.MISMATCH and self.class_floor is not None:
-            wide = self.class_floor(ids)
-            if regret <= MULTIPLE * wide:
-                kind, floor = Kind.WITHIN, wide
-        return Choice(token, kind, expected, regret, floor, chosen, best)
+        kind, floor = self.floors.judge(ids, best - chosen)
+        return Choice(token, kind, expected, best - chosen, floor, chosen, best)
 
 
 @dataclass(frozen=True)
@@ -110,38 +145,68 @@ class Sampled:
         sample: the reference's own draw: (logits, coin) to id.
         coins: one for each generated token, in order.
         temperature, topp: of the request.
-        floor, class_floor: as for Greedy.
+        floors: the noise.
     """
 
     sample: Callable[[Array, np.float32], int]
     coins: Sequence[np.float32]
     temperature: float
     topp: float
-    floor: Floor
-    class_floor: Floor | None = None
+    floors: Floors
 
     def choose(self, ids: Sequence[int], logits: Array, candidates: Sequence[int], step: int) -> Choice:
-        coin = self.coins[step] if step < len(self.coins) else np.float32(0)
-        expected = self.sample(logits, coin)
+        expected = self.sample(logits, self._coin(step))
         if expected in candidates:
             return Choice(expected, Kind.EXACT, expected)
         if not candidates:
             return Choice(None, Kind.MISMATCH, expected, math.inf)
-        best = float(logits.max())
-        for kind, floor_of in ((Kind.TIE, self.floor), (Kind.WITHIN, self.class_floor)):
-            if floor_of is None:
-                continue
-            floor = floor_of(ids)
-            for token in sorted(candidates, key=lambda c: -float(logits[c])):
-                if could_be_drawn(
-                    logits, token, floor=floor, temperature=self.temperature, topp=self.topp, coin=float(coin)
-                ):
-                    return Choice(
-                        token, kind, expected, best - float(logits[token]), floor, float(logits[token]), best
-                    )
+        possible = self._possible(ids, logits, candidates, step, expected)
+        if possible:
+            return possible[0]
         token = max(candidates, key=lambda c: float(logits[c]))
-        regret = best - float(logits[token])
-        return Choice(token, Kind.MISMATCH, expected, regret, floor, float(logits[token]), best)
+        return self._choice(logits, token, expected, Kind.MISMATCH, self.floors.usual)
+
+    def others(
+        self, ids: Sequence[int], logits: Array, candidates: Sequence[int], step: int, taken: Choice
+    ) -> list[Choice]:
+        """What else of the candidates the coin may have drawn, as far as the noise allows."""
+        rest = [c for c in candidates if c != taken.token]
+        return self._possible(ids, logits, rest, step, taken.expected)
+
+    def _possible(
+        self, ids: Sequence[int], logits: Array, candidates: Sequence[int], step: int, expected: int
+    ) -> list[Choice]:
+        """The candidates that some logits within the noise give, most probable first."""
+
+        def drawn(token: int, floor: float) -> bool:
+            return could_be_drawn(
+                logits,
+                token,
+                floor=floor,
+                temperature=self.temperature,
+                topp=self.topp,
+                coin=float(self._coin(step)),
+            )
+
+        floors = self.floors
+        near = sorted((c for c in candidates if drawn(c, floors.widest)), key=lambda c: -float(logits[c]))
+        found = []
+        for token in near:
+            # The exact floor costs some passes, so it is asked only where it could matter.
+            floor = floors.at(ids) if drawn(token, floors.beyond_doubt) else 0.0
+            if floor and drawn(token, floor):
+                found.append(self._choice(logits, token, expected, Kind.TIE, floor))
+            elif floors.declared is not None and drawn(token, floors.declared):
+                found.append(self._choice(logits, token, expected, Kind.WITHIN, floors.declared))
+        return found
+
+    def _coin(self, step: int) -> np.float32:
+        return self.coins[step] if step < len(self.coins) else np.float32(0)
+
+    @staticmethod
+    def _choice(logits: Array, token: int, expected: int, kind: Kind, floor: float) -> Choice:
+        best, chosen = float(logits.max()), float(logits[token])
+        return Choice(token, kind, expected, best - chosen, floor, chosen, best)
 
 
 @dataclass(slots=True)
@@ -151,13 +216,14 @@ class Walk:
     Attributes:
         ids: the whole sequence, prompt included, as far as it is right.
         choices: one for each token judged by the walk, in order; the last one is the wrong one, if any.
-        used: how many bytes of the text the tokens account for.
+        text: the bytes that were walked.
+        used: how many of them the tokens account for.
         wrong: the choice that failed, or None.
-        expects_end: the reference would end here (its next token is the stop) although text may follow.
         next_id: the reference's next choice where the text ended.
     """
 
     ids: list[int]
+    text: bytes
     choices: list[Choice] = field(default_factory=list)
     used: int = 0
     wrong: Choice | None = None
@@ -216,7 +282,7 @@ def walk(
         n_generated: how many of ids were generated (the number of coins used).
         max_tokens: the walk ends there at the latest (the context, or the steps asked for).
     """
-    path = Walk(list(ids))
+    path = Walk(list(ids), text)
     session.truncate(0)
     logits = session.extend(path.ids)[-1]
     forks: list[_Fork] = []
@@ -233,7 +299,7 @@ def walk(
         choice = rule.choose(path.ids, logits, candidates, n_generated)
         if choice.kind is Kind.MISMATCH:
             if furthest is None or path.used > furthest.used:
-                furthest = Walk(list(path.ids), [*path.choices, choice], path.used, choice)
+                furthest = Walk(list(path.ids), text, [*path.choices, choice], path.used, choice)
             if not forks or n_backtracks >= _MAX_BACKTRACKS:
                 return furthest
             n_backtracks += 1
@@ -243,10 +309,10 @@ def walk(
             del path.ids[fork.n_ids :], path.choices[fork.n_choices :]
             path.used, widthless, choice = fork.used, fork.widthless, fork.choice
             session.truncate(len(path.ids))
-        elif isinstance(rule, Greedy):
+        else:
             forks.extend(
                 _Fork(len(path.ids), len(path.choices), path.used, widthless, other)
-                for other in _other_readings(rule, path.ids, logits, candidates, choice)
+                for other in rule.others(path.ids, logits, candidates, n_generated, choice)
             )
         assert choice.token is not None
         shown = printing.of(path.ids[-1], choice.token)
@@ -257,12 +323,3 @@ def walk(
         n_generated += 1
         if len(path.ids) < max_tokens:
             logits = session.extend([choice.token])[-1]
-
-
-def _other_readings(
-    rule: Greedy, ids: Sequence[int], logits: Array, candidates: Sequence[int], taken: Choice
-) -> list[Choice]:
-    best = float(logits[taken.expected])
-    near = [c for c in candidates if c != taken.token and best - float(logits[c]) < _WORTH_ANOTHER_LOOK]
-    judged = [rule.judge(ids, logits, c, taken.expected) for c in near]
-    return [choice for choice in judged if choice.kind is not Kind.MISMATCH]

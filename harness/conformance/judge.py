@@ -1,0 +1,691 @@
+"""Judge: what one program printed for one case, turned into a Verdict.
+
+The text is found in the output and read in the way of printing that agrees with the golden furthest. Equal text is
+EXACT. Otherwise the golden ids hold up to the first difference; from there the text is walked with the reference, and
+where the honest prompt ids explain nothing, with the ids that known wrong tokenizers would give: then the tokenizer
+and the forward pass each get a verdict of their own.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from harness.adapters import extract
+from harness.adapters.implementation import Implementation
+from harness.conformance.case import Case
+from harness.conformance.reference import Reference
+from harness.engine import clamp_steps
+from harness.engine.sampler import Xorshift, nucleus_candidates, probabilities, sample
+from harness.errors import TokenizerError
+from harness.judging.printing import LLAMA2C, Printing
+from harness.judging.sampling import could_be_in_nucleus
+from harness.judging.text_walk import Choice, Greedy, Rule, Sampled, Walk, walk
+from harness.results import Divergence, Kind, Observation, Request, Verdict, kind_of_failure
+from harness.tokenizer.bpe import KNOWN_WRONG
+
+__all__ = ["MIN_JUDGED", "Claim", "Judge", "last_line", "plain_verdict"]
+
+MIN_JUDGED = 32
+"""Generated tokens that must be judged for a green verdict, unless the golden itself has fewer."""
+
+_SHOWN = 48  # bytes of each continuation that a divergence shows
+_AHEAD = 12  # tokens of the reference's continuation that a divergence shows
+_TRUSTED = 4  # generated tokens that must agree before what was set aside around them is called a convention
+_MAX_READINGS = 6
+
+
+@dataclass(slots=True)
+class Claim:
+    """What a program claims the answer to a case is, and what the judge finds out on the way.
+
+    Attributes:
+        prefix: the ids that were right before the wrong one, prompt included; empty if none was found wrong.
+        rest: the continuation, after the prompt's echo.
+        wrong: the choice that failed.
+        encodings: names of the wrong tokenizers that explain the text.
+    """
+
+    case: Case
+    seen: Observation
+    request: Request
+    printing: Printing | None = None
+    prefix: list[int] = field(default_factory=list)
+    rest: bytes = b""
+    wrong: Choice | None = None
+    encodings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The output read in one way of printing.
+
+    Attributes:
+        pieces: what each golden id prints, as far as this reading shows it.
+        n_agreed: golden ids, prompt included, that the text shows in full.
+        used: bytes of the text that those are.
+    """
+
+    text: bytes
+    printing: Printing
+    conventions: tuple[str, ...]
+    pieces: list[bytes]
+    n_agreed: int
+    used: int
+
+    @property
+    def is_exact(self) -> bool:
+        return self.n_agreed == len(self.pieces) and self.used == len(self.text)
+
+    @property
+    def rank(self) -> tuple[bool, int, int, int]:
+        return (self.is_exact, self.n_agreed, self.used, -len(self.named))
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The conventions, that of printing among them."""
+        name = self.printing.name
+        return self.conventions if name == LLAMA2C else (*self.conventions, name)
+
+
+class Judge:
+    """Judges the claims of one implementation about one model."""
+
+    def __init__(self, impl: Implementation, reference: Reference) -> None:
+        self.impl = impl
+        self.manifest = impl.manifest
+        self.reference = reference
+        self.tokenizer = reference.model.tokenizer
+        self.bos = self.tokenizer.bos_id
+        self.is_llama2c = self.manifest.conventions == "llama2.c"
+
+    def verdict(self, claim: Claim) -> Verdict:
+        """Judge one claim."""
+        case, seen = claim.case, claim.seen
+        if seen.failure is not None:
+            tail = last_line(seen.stderr_tail)
+            reason = f"{seen.failure.what}: {tail}" if tail else seen.failure.what
+            return self._verdict(claim, kind_of_failure(seen.failure), reason)
+        if seen.stdout == case.stdout:
+            return self._exact(claim, case.n_generated)
+        if case.is_chat:
+            return self._transcript(claim)
+        if case.ids is None:
+            return self._against_text(claim)
+        reading = self._read(claim)
+        claim.printing = reading.printing
+        if not reading.is_exact:
+            return self._differs(claim, reading)
+        claim.rest = reading.text[sum(map(len, reading.pieces[: len(case.prompt_ids) - 1])) :]
+        if self.is_llama2c:
+            what = "; ".join(reading.named) or "its bytes differ"
+            return self._unlike_llama2c(claim, f"print as llama2.c does: {what}", case.n_generated, reading.named)
+        return self._exact(claim, case.n_generated, reading.named)
+
+    # ---- finding the text ------------------------------------------------------------------------------------
+
+    def _read(self, claim: Claim) -> Reading:
+        """Find the text, in the way of printing that agrees with the golden furthest, then the plainest."""
+        case = claim.case
+        ids = [case.prompt_ids[0], *(case.ids or ())]
+        n_prompt = min(len(case.prompt_ids) - 1, len(ids) - 1)
+        found: Reading | None = None
+        for printing in self.reference.printings:
+            pieces = printing.render(ids)
+            read = extract.best(
+                claim.seen.stdout,
+                prompt=case.prompt or b"",
+                expected=b"".join(pieces),
+                pattern=self.manifest.text,
+                echo=self.manifest.echo,
+            )
+            echo = b"".join(pieces[:n_prompt])
+            if not read.echoes_prompt:
+                pieces[:n_prompt] = [b""] * n_prompt
+                if extract.NO_LEADING_SPACE in read.conventions and len(pieces) > n_prompt:
+                    pieces[n_prompt] = pieces[n_prompt].removeprefix(b" ")
+            elif n_prompt and case.prompt and not read.text.startswith(echo) and read.text.startswith(case.prompt):
+                pieces[:n_prompt] = [case.prompt, *[b""] * (n_prompt - 1)]
+            reading = Reading(read.text, printing, read.conventions, pieces, *_agreement(read.text, pieces))
+            if found is None or reading.rank > found.rank:
+                found = reading
+            if reading.is_exact and not read.conventions:
+                break
+        assert found is not None
+        return found
+
+    def _rule(self, case: Case) -> Rule:
+        reference, config = self.reference, self.reference.config
+        floors = reference.floors(self.manifest.precision, [case.prompt_ids[0], *(case.ids or case.prompt_ids)[:-1]])
+        if not case.is_sampled:
+            argmax = reference.exact.ops.argmax
+            return Greedy(lambda logits: argmax(config, logits), floors)
+        rng = Xorshift.from_argument(case.seed)
+        coins = [rng.coin() for _ in range(clamp_steps(case.steps, config.seq_len) + 1)]
+        return Sampled(
+            lambda logits, coin: sample(logits, temperature=case.temperature, topp=case.topp, coin=coin),
+            coins,
+            case.temperature,
+            case.topp,
+            floors,
+        )
+
+    def _walk(
+        self, claim: Claim, text: bytes, prefix: Sequence[int], n_generated: int, rule: Rule | None = None
+    ) -> Walk:
+        assert claim.printing is not None
+        return walk(
+            text,
+            prefix,
+            session=self.reference.session(),
+            printing=claim.printing,
+            rule=rule or self._rule(claim.case),
+            n_generated=n_generated,
+            max_tokens=self.reference.config.seq_len,
+        )
+
+    # ---- what a difference turns out to be -------------------------------------------------------------------
+
+    def _differs(self, claim: Claim, reading: Reading) -> Verdict:
+        """Judge a text that is not the golden one in any way of printing."""
+        case = claim.case
+        ids = [case.prompt_ids[0], *(case.ids or ())]
+        n_prompt = len(case.prompt_ids) - 1
+        n_generated = reading.n_agreed - n_prompt
+        trusted = reading.named if n_generated >= min(_TRUSTED, case.n_generated) else ()
+        if not case.n_generated:
+            return self._echo_of_other_length(claim, reading)
+        if n_generated < 0:
+            return self._echo_differs(claim, reading)
+        claim.rest = reading.text[sum(map(len, reading.pieces[:n_prompt])) :]
+        if reading.n_agreed == len(ids) - 1:
+            return self._goes_on(claim, reading.text[reading.used :], trusted)
+        if reading.used == len(reading.text):
+            return self._stopped_short(claim, n_generated, trusted)
+        prefix = ids[: reading.n_agreed + 1]
+        path = self._walk(claim, reading.text[reading.used :], prefix, n_generated)
+        if path.wrong is None:
+            return self._explained(claim, path, trusted)
+        return self._as_wrong_encoding(claim, path) or self._mismatch(claim, path, trusted)
+
+    def _explained(self, claim: Claim, path: Walk, conventions: tuple[str, ...]) -> Verdict:
+        """The whole text is what the reference allows; is it enough of it?"""
+        case = claim.case
+        n_judged = len(path.ids) - len(case.prompt_ids)
+        wanted = clamp_steps(case.steps, self.reference.config.seq_len) - (len(case.prompt_ids) - 1)
+        has_ended = path.next_id in (self.bos, self.tokenizer.eos_id)
+        kind = path.kind
+        if n_judged < min(MIN_JUDGED, case.n_generated) and not has_ended:
+            kind, reason = Kind.INCONCLUSIVE, f"only {n_judged} generated tokens could be judged"
+        elif n_judged < wanted - 1 and not has_ended:
+            kind, reason = Kind.INCONCLUSIVE, f"it stopped after {n_judged} of {wanted} tokens without a stop"
+        elif kind is Kind.TIE:
+            n = len(path.certificates)
+            reason = f"{n} near tie{'s' * (n != 1)} taken the other way, each within the noise floor"
+        elif kind is Kind.WITHIN:
+            reason = f"inside the noise of {self.manifest.precision}, the precision that it declares"
+        else:
+            reason = ""
+        return self._verdict(
+            claim,
+            kind,
+            reason,
+            tokenizer=Kind.EXACT if case.prompt else None,
+            forward=path.kind,
+            n_judged=n_judged,
+            certificates=tuple(path.certificates),
+            conventions=conventions,
+        )
+
+    def _stopped_short(self, claim: Claim, n_generated: int, conventions: tuple[str, ...]) -> Verdict:
+        """Everything printed is right, and then it ends before the golden does."""
+        case = claim.case
+        missing = case.n_generated - n_generated
+        next_id = (case.ids or ())[len(case.prompt_ids) - 1 + n_generated]
+        if next_id == self.tokenizer.eos_id:
+            how = "stops at EOS"
+        elif missing == 1:
+            how = "runs one position fewer than it is asked to"
+        elif not self._takes("{steps}"):
+            how = "has a number of steps of its own"
+        else:
+            # The same text in fewer steps: the prompt may have had more ids.
+            wrong = self._as_wrong_encoding(claim, None, n_prompt=len(case.prompt_ids) + missing)
+            reason = f"it stopped after {n_generated} of {case.n_generated} tokens without a stop"
+            return wrong or self._verdict(
+                claim,
+                Kind.INCONCLUSIVE,
+                reason,
+                forward=Kind.EXACT,
+                n_judged=n_generated,
+                conventions=conventions,
+            )
+        conventions = (*conventions, how)
+        if self.is_llama2c:
+            return self._unlike_llama2c(claim, f"stop as llama2.c does: {how}", n_generated, conventions)
+        if n_generated < min(MIN_JUDGED, case.n_generated - 1) and next_id != self.tokenizer.eos_id:
+            reason = f"only {n_generated} generated tokens could be judged"
+            return self._verdict(claim, Kind.INCONCLUSIVE, reason, n_judged=n_generated, conventions=conventions)
+        return self._exact(claim, n_generated, conventions)
+
+    def _goes_on(self, claim: Claim, extra: bytes, conventions: tuple[str, ...]) -> Verdict:
+        """All of the golden is there, and more text after it."""
+        case = claim.case
+        if self.is_llama2c:
+            what = f"stop where llama2.c does: it goes on with {_text(extra[:_SHOWN])!r}"
+            return self._unlike_llama2c(claim, what, case.n_generated, conventions)
+        if case.ends == "bos":
+            return self._exact(claim, case.n_generated, (*conventions, "goes on after BOS, the end of a text"))
+        ids = [case.prompt_ids[0], *(case.ids or ())]
+        path = self._walk(claim, extra, ids, case.n_generated)
+        if path.wrong is not None:
+            return self._as_wrong_encoding(claim, path) or self._mismatch(claim, path, conventions)
+        n_more = len(path.ids) - len(ids)
+        conventions = (*conventions, _more_positions(n_more, len(case.prompt_ids) - 1))
+        if path.kind is Kind.EXACT:
+            return self._exact(claim, case.n_generated + n_more, conventions)
+        return self._explained(claim, path, conventions)
+
+    def _echo_of_other_length(self, claim: Claim, reading: Reading) -> Verdict:
+        """The golden is a cut-off echo of a long prompt; the program ran another number of positions."""
+        case = claim.case
+        text = reading.text
+        for printing in self.reference.printings:
+            pieces = printing.render(case.prompt_ids)
+            n, used = _agreement(text, pieces)
+            if used < len(text) and n < len(pieces):
+                continue
+            claim.printing, claim.rest = printing, text[used:]
+            n_more = n - len(case.ids or ())
+            if used < len(text):
+                path = self._walk(claim, text[used:], case.prompt_ids, 0)
+                if path.wrong is not None:
+                    return self._mismatch(claim, path, ())
+                n_more += len(path.choices)
+            how = _more_positions(n_more, len(case.prompt_ids) - 1)
+            if self.is_llama2c:
+                return self._unlike_llama2c(claim, f"stop where llama2.c does: it {how}", 0, (how,))
+            return self._exact(claim, 0, (how,))
+        return self._echo_differs(claim, reading)
+
+    def _echo_differs(self, claim: Claim, reading: Reading) -> Verdict:
+        """The prompt is not echoed as the honest ids would be: other ids, or no echo that can be found."""
+        wrong = self._as_wrong_encoding(claim, None)
+        if wrong is not None:
+            return wrong
+        expected = b"".join(reading.pieces)
+        at = reading.used
+        return self._verdict(
+            claim,
+            Kind.MISMATCH,
+            "the prompt's echo is not what its tokens print",
+            tokenizer=Kind.MISMATCH,
+            divergence=_bytes_differ(expected, reading.text, at, position=reading.n_agreed + 1),
+        )
+
+    def _mismatch(self, claim: Claim, path: Walk, conventions: tuple[str, ...]) -> Verdict:
+        case, wrong = claim.case, path.wrong
+        assert wrong is not None
+        claim.prefix, claim.wrong = path.ids, wrong
+        step = len(path.ids) - len(case.prompt_ids)
+        divergence = self._divergence(claim, path, wrong, step)
+        if wrong.token is None:
+            reason = f"step {step}: no token prints {divergence.actual_text[:12]!r}"
+        else:
+            reason = f"step {step}: token {wrong.token} where {wrong.expected} is right; regret {wrong.regret:.3g}"
+            reason += f" against a floor of {wrong.floor:.2g}"
+        return self._verdict(
+            claim,
+            Kind.MISMATCH,
+            reason,
+            tokenizer=Kind.EXACT if case.prompt and step > 0 else None,
+            forward=Kind.MISMATCH,
+            n_judged=step + 1,
+            divergence=divergence,
+            certificates=tuple(path.certificates),
+            conventions=conventions,
+        )
+
+    def _divergence(self, claim: Claim, path: Walk, wrong: Choice, step: int) -> Divergence:
+        printing = claim.printing
+        assert printing is not None
+        shown = b"".join(printing.render(path.ids))
+        return Divergence(
+            step=step,
+            position=len(path.ids),
+            expected=wrong.expected,
+            actual=wrong.token,
+            regret=wrong.regret,
+            floor=wrong.floor,
+            before=_text(shown[-_SHOWN:]),
+            expected_text=_text(self._continuation(claim, path.ids, wrong.expected, step)[:_SHOWN]),
+            actual_text=_text(path.text[path.used :][:_SHOWN]),
+        )
+
+    def _continuation(self, claim: Claim, ids: Sequence[int], next_id: int, step: int) -> bytes:
+        """What the program would print if it went on as the reference does."""
+        printing = claim.printing
+        assert printing is not None
+        session, rule = self.reference.session(), self._rule(claim.case)
+        ahead = [ids[-1], next_id]
+        room = self.reference.config.seq_len - len(ids) - 1
+        if room > 0:
+            logits = session.extend([*ids, next_id])[-1]
+        for n in range(min(_AHEAD, room)):
+            if ahead[-1] == self.bos:
+                break
+            ahead.append(rule.choose([], logits, range(len(logits)), step + 1 + n).expected)
+            logits = session.extend([ahead[-1]])[-1] if n + 1 < room else logits
+        return b"".join(printing.of(a, b) for a, b in pairwise(ahead) if b != self.bos)
+
+    # ---- wrong tokenizers ------------------------------------------------------------------------------------
+
+    def _as_wrong_encoding(self, claim: Claim, honest: Walk | None, *, n_prompt: int | None = None) -> Verdict | None:
+        """Try the known wrong prompt ids: if some explain the text, the tokenizer is wrong and named.
+
+        Args:
+            honest: the walk after the honest ids, to be outdone.
+            n_prompt: only encodings of this many ids.
+        """
+        case = claim.case
+        n_honest = 0 if honest is None else len(honest.ids) - len(case.prompt_ids)
+        encodings: dict[tuple[int, ...], list[tuple[str, str]]] = {}
+        for name, description, rules in KNOWN_WRONG:
+            try:
+                ids = tuple(self.tokenizer.encode(case.prompt or b"", rules=rules))
+            except TokenizerError:
+                continue
+            if ids and ids != case.prompt_ids and (n_prompt is None or len(ids) == n_prompt):
+                encodings.setdefault(ids, []).append((name, description))
+        explained: Verdict | None = None
+        for wrong_ids, names in encodings.items():
+            verdict = self._given_ids(claim, wrong_ids, names[0][1], n_honest)
+            if verdict is not None:
+                claim.encodings += tuple(name for name, _ in names)
+                explained = explained or verdict
+        return explained
+
+    def _given_ids(self, claim: Claim, ids: Sequence[int], description: str, n_honest: int) -> Verdict | None:
+        """Judge a text as the continuation of wrong prompt ids; None if they do not explain it."""
+        case = claim.case
+        steps = clamp_steps(case.steps, self.reference.config.seq_len)
+        least = max(_TRUSTED, min(MIN_JUDGED, case.n_generated, steps - len(ids)))
+        for printing, rest in self._continuations(claim, ids):
+            claim.printing = printing
+            path = self._walk(claim, rest, ids, 0)
+            n_judged = len(path.ids) - len(ids)
+            if path.wrong is not None or n_judged < least or n_judged <= n_honest:
+                continue
+            return self._verdict(
+                claim,
+                Kind.MISMATCH,
+                f"tokenizer: {description}; given its ids the forward pass is {path.kind}",
+                tokenizer=Kind.MISMATCH,
+                forward=path.kind,
+                n_judged=n_judged,
+                certificates=tuple(path.certificates),
+                divergence=Divergence(
+                    step=0,
+                    position=0,
+                    expected=None,
+                    actual=None,
+                    regret=math.nan,
+                    floor=math.nan,
+                    before="",
+                    expected_text=f"prompt ids {_ids(case.prompt_ids)}",
+                    actual_text=f"prompt ids {_ids(ids)}",
+                ),
+            )
+        return None
+
+    def encodes_alike(self, case: Case, name: str) -> bool:
+        """Whether a known wrong tokenizer gives the honest ids for a case's prompt."""
+        rules = next(rules for known, _, rules in KNOWN_WRONG if known == name)
+        try:
+            return tuple(self.tokenizer.encode(case.prompt or b"", rules=rules)) == case.prompt_ids
+        except TokenizerError:
+            return False
+
+    def _continuations(self, claim: Claim, ids: Sequence[int]) -> Iterator[tuple[Printing, bytes]]:
+        """What follows the prompt, if the prompt had these ids: each (way of printing, bytes) once."""
+        case = claim.case
+        prompt = case.prompt or b""
+        readings = extract.candidates(claim.seen.stdout, prompt=prompt, pattern=self.manifest.text)
+        texts = [reading.text for reading in readings[:_MAX_READINGS]]
+        seen: set[bytes] = set()
+        for printing in self.reference.printings:
+            echo = b"".join(printing.render(ids)) if ids[-1] != self.bos else b""
+            first = printing.usual[ids[0]] if ids[0] != self.bos else b""
+            for text in texts:
+                for whole in dict.fromkeys((echo, first + echo, (first + echo).removeprefix(b" "), prompt)):
+                    rest = text[len(whole) :]
+                    if text.startswith(whole) and rest and rest not in seen:
+                        seen.add(rest)
+                        yield printing, rest
+
+    # ---- cases of other kinds --------------------------------------------------------------------------------
+
+    def _transcript(self, claim: Claim) -> Verdict:
+        """A chat is compared byte for byte: its conventions are what is tested."""
+        case, stdout = claim.case, claim.seen.stdout
+        if stdout.rstrip(b"\n") == case.stdout.rstrip(b"\n") and not self.is_llama2c:
+            return self._exact(claim, case.n_generated, ("no final newline",))
+        at = next(
+            (i for i, (a, b) in enumerate(zip(stdout, case.stdout, strict=False)) if a != b),
+            min(len(stdout), len(case.stdout)),
+        )
+        return self._verdict(
+            claim,
+            Kind.MISMATCH,
+            f"the transcript differs from byte {at:,} on",
+            divergence=_bytes_differ(case.stdout, stdout, at, position=at),
+        )
+
+    def _against_text(self, claim: Claim) -> Verdict:
+        """A golden of which only the text is published: the whole continuation is walked."""
+        case = claim.case
+        expected = case.stdout.removesuffix(b"\n")
+        read = extract.best(
+            claim.seen.stdout, prompt=case.prompt or b"", expected=expected, pattern=self.manifest.text
+        )
+        claim.printing = self.reference.printings[0]
+        echo = b"".join(claim.printing.render(case.prompt_ids)) if read.echoes_prompt else b""
+        claim.rest = read.text[len(echo) :]
+        path = self._walk(claim, claim.rest, case.prompt_ids, 0)
+        if path.wrong is None:
+            return self._explained(claim, path, read.conventions)
+        return self._as_wrong_encoding(claim, path) or self._mismatch(claim, path, read.conventions)
+
+    # ---- what only all claims together show ------------------------------------------------------------------
+
+    def surprise(self, claim: Claim, verdict: Verdict) -> float:
+        """How unlikely the agreement with the known coins is by luck: -log of the drawn tokens' probability.
+
+        For a program with another generator the chance of a surprise of at least s in one run is at most exp(-s).
+        """
+        case = claim.case
+        ids = claim.prefix
+        if verdict.kind.is_green and case.ids:
+            ids = [case.prompt_ids[0], *case.ids]
+        first = len(case.prompt_ids) - 1
+        if len(ids) <= first + 1:
+            return 0.0
+        logits = self.reference.exact.logits(ids[:-1], first=first)
+        return -sum(
+            math.log(max(_chance(row, token, case), 1e-12))
+            for row, token in zip(logits, ids[first + 1 :], strict=True)
+        )
+
+    def by_nucleus(self, claim: Claim, verdict: Verdict) -> Verdict:
+        """Judge a run of another random generator: could every token have been drawn at all?"""
+        path = self._walk(claim, claim.rest, claim.case.prompt_ids, 0, _Member(claim.case))
+        if path.wrong is not None or not path.choices:
+            return replace(
+                verdict, reason=f"{verdict.reason}; no other generator could draw it either (outside the nucleus)"
+            )
+        n = len(path.choices)
+        return replace(
+            verdict,
+            kind=Kind.UNSUPPORTED,
+            reason=f"has another random generator than llama2.c; all {n} sampled tokens lie in the nucleus",
+            forward=None,
+            divergence=None,
+            n_judged=n,
+        )
+
+    # ----------------------------------------------------------------------------------------------------------
+
+    def _takes(self, placeholder: str) -> bool:
+        manifest = self.manifest
+        return any(placeholder in word for word in [*manifest.run, manifest.stdin, *manifest.env.values()])
+
+    def _exact(self, claim: Claim, n_judged: int, conventions: tuple[str, ...] = ()) -> Verdict:
+        return self._verdict(
+            claim,
+            Kind.EXACT,
+            tokenizer=Kind.EXACT if claim.case.prompt else None,
+            forward=Kind.EXACT,
+            n_judged=n_judged,
+            conventions=conventions,
+        )
+
+    def _unlike_llama2c(self, claim: Claim, what: str, n_judged: int, conventions: tuple[str, ...]) -> Verdict:
+        return self._verdict(
+            claim,
+            Kind.MISMATCH,
+            f"the tokens are right, but it claims to {what}",
+            tokenizer=Kind.EXACT if claim.case.prompt else None,
+            forward=Kind.EXACT,
+            n_judged=n_judged,
+            conventions=conventions,
+        )
+
+    def _verdict(self, claim: Claim, kind: Kind, reason: str = "", **facts: Any) -> Verdict:
+        return replace(
+            plain_verdict(claim.case, self.impl.name, kind, reason),
+            reproduce=_reproduce(claim),
+            wall_s=claim.seen.wall_s,
+            peak_rss_bytes=claim.seen.peak_rss_bytes,
+            reported_tps=claim.seen.reported_tps,
+            **facts,
+        )
+
+
+@dataclass(frozen=True)
+class _Member:
+    """The rule for programs with a generator of their own: any token of the nucleus will do."""
+
+    case: Case
+
+    # Such a program's logits are noisy too; any floor of a healthy model lies below this.
+    _FLOOR = 1e-3
+
+    def choose(self, ids: Sequence[int], logits: npt.NDArray[Any], candidates: Sequence[int], step: int) -> Choice:
+        best = int(logits.argmax())
+        token = max(candidates, key=lambda c: float(logits[c]), default=None)
+        if token is not None and self._could_be(logits, token):
+            return Choice(token, Kind.EXACT, best)
+        return Choice(None, Kind.MISMATCH, best, math.inf)
+
+    def others(
+        self,
+        ids: Sequence[int],
+        logits: npt.NDArray[Any],
+        candidates: Sequence[int],
+        step: int,
+        taken: Choice,
+    ) -> list[Choice]:
+        return [
+            Choice(token, Kind.EXACT, taken.expected)
+            for token in candidates
+            if token != taken.token and self._could_be(logits, token)
+        ]
+
+    def _could_be(self, logits: npt.NDArray[Any], token: int) -> bool:
+        return could_be_in_nucleus(
+            logits, token, floor=self._FLOOR, temperature=self.case.temperature, topp=self.case.topp
+        )
+
+
+def _chance(logits: npt.NDArray[Any], token: int, case: Case) -> float:
+    """The probability that a fair coin draws a token."""
+    p = probabilities(logits, case.temperature)
+    if not 0 < case.topp < 1:
+        return float(p[token])
+    kept, sums = nucleus_candidates(p, case.topp)
+    return float(p[token] / sums[-1]) if token in kept else 0.0
+
+
+def plain_verdict(case: Case, impl: str, kind: Kind, reason: str = "") -> Verdict:
+    """Make a verdict that says nothing beyond its kind and reason."""
+    return Verdict(
+        case=case.name,
+        suite=case.suite,
+        tags=case.tags,
+        impl=impl,
+        model=case.model.name,
+        kind=kind,
+        reason=reason,
+    )
+
+
+def last_line(text: str) -> str:
+    """Return the last line of a text that says something, shortened."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else ""
+
+
+def _agreement(text: bytes, pieces: Sequence[bytes]) -> tuple[int, int]:
+    """How many pieces the text begins with, and how many bytes those are."""
+    at = 0
+    for n, piece in enumerate(pieces):
+        if not text.startswith(piece, at):
+            return n, at
+        at += len(piece)
+    return len(pieces), at
+
+
+def _more_positions(n: int, n_prompt: int) -> str:
+    if n == n_prompt and n_prompt > 1:
+        return "steps count generated tokens only"
+    count = "one position" if abs(n) == 1 else f"{abs(n)} positions"
+    return f"runs {count} {'more' if n >= 0 else 'fewer'} than it is asked to"
+
+
+def _bytes_differ(expected: bytes, actual: bytes, at: int, *, position: int) -> Divergence:
+    return Divergence(
+        step=0,
+        position=position,
+        expected=None,
+        actual=None,
+        regret=math.nan,
+        floor=math.nan,
+        before=_text(expected[max(0, at - _SHOWN) : at]),
+        expected_text=_text(expected[at : at + _SHOWN]),
+        actual_text=_text(actual[at : at + _SHOWN]),
+    )
+
+
+def _reproduce(claim: Claim) -> str:
+    line = claim.seen.command_line
+    if claim.request.stdin:
+        text = claim.request.stdin.decode("utf-8", "backslashreplace").replace("\\", "\\\\").replace("%", "%%")
+        line = f"printf {shlex.quote(text)} | {line}"
+    cwd = claim.seen.cwd
+    return f"cd {shlex.quote(cwd)} && {line}" if cwd and Path(cwd).is_dir() else line
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def _ids(ids: Sequence[int]) -> str:
+    shown = " ".join(map(str, ids[:24]))
+    return f"{shown} ..." if len(ids) > 24 else shown
