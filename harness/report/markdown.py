@@ -24,6 +24,7 @@ def render(summary: Summary) -> str:
     for standing in summary.standings:
         lines.append(f"- **{_text(standing.impl)}**: {_text(standing.conclusion)}")
         lines += [f"  - convention: {_text(convention)}" for convention in standing.conventions]
+    lines += [f"- {_text(skip)}" for skip in summary.skips]
     for verdict in summary.failures[:_MAX_FAILURES]:
         head, *rest = describe(verdict)
         lines += ["", f"<details><summary>{_text(head)}</summary>", "", *_fenced(rest), "", "</details>"]

@@ -108,6 +108,12 @@ class Summary:
     def counts(self) -> dict[Kind, int]:
         return count(self.verdicts)
 
+    @property
+    def skips(self) -> list[str]:
+        """Why cases were SKIPPED, each reason once, with what would help."""
+        reasons = Counter(_first_line(v.reason) for v in self.verdicts if v.kind is Kind.SKIPPED)
+        return [f"{n:,} skipped: {reason}" for reason, n in reasons.items()]
+
 
 def summarise(
     verdicts: Iterable[Verdict],
@@ -229,6 +235,8 @@ def _why(verdicts: Iterable[Verdict], kind: Kind) -> str:
     if not reasons:
         return ""
     reason, _ = reasons.most_common(1)[0]
+    if kind is Kind.SKIPPED:
+        reason = reason.partition("; ")[0]  # what would help is said once, by Summary.skips
     return f" ({reason}{'; and others' if len(reasons) > 1 else ''})"
 
 

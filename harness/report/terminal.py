@@ -62,6 +62,8 @@ def render(summary: Summary, *, width: int = 100, color: bool = False) -> str:
         console.print(Text.assemble((f"{visible(standing.impl)}: ", "bold"), (visible(standing.conclusion), style)))
         if standing.conventions:
             console.print(Text(f"  conventions: {visible('; '.join(standing.conventions))}", "dim"))
+    for skip in summary.skips:
+        console.print(Text(visible(skip), "yellow"))
     for note in summary.notes:
         console.print(Text(f"note: {visible(note)}", "yellow"))
     if summary.passed:

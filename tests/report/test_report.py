@@ -103,6 +103,14 @@ def test_a_wrong_tokenizer_before_a_right_forward_pass_reads_so_in_one_line():
     assert conclusion(wrong, wrong) == "tokenizer of 2023 (raw-byte pieces); forward pass EXACT"
 
 
+def test_why_cases_were_skipped_is_said_once_with_what_would_help():
+    skipped = verdict(Kind.SKIPPED, reason="zig is not available; install it with: pip install ziglang")
+    summary = summarise([skipped, skipped, verdict()])
+    assert summary.skips == ["2 skipped: zig is not available; install it with: pip install ziglang"]
+    assert summary.standings[0].conclusion == "right: 1 EXACT; 2 SKIPPED (zig is not available)"
+    assert terminal.render(summary, width=200).count("pip install ziglang") == 1
+
+
 def test_rows_are_counts_by_kind_for_each_implementation_suite_and_model():
     rows = summarise(
         [verdict(n_judged=5, wall_s=1), verdict(Kind.TIE, n_judged=7, wall_s=2), verdict(suite="tinystories")]
