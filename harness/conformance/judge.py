@@ -40,6 +40,7 @@ _SHOWN = 48  # bytes of each continuation that a divergence shows
 _AHEAD = 12  # tokens of the reference's continuation that a divergence shows
 _TRUSTED = 4  # generated tokens that must agree before what was set aside around them is called a convention
 _MAX_READINGS = 6
+_ENOUGH = 16  # bytes of a continuation that can tell one text from another
 
 
 @dataclass(slots=True)
@@ -51,6 +52,7 @@ class Claim:
         rest: the continuation, after the prompt's echo.
         wrong: the choice that failed.
         encodings: names of the wrong tokenizers that explain the text.
+        honest: the walk after the honest prompt ids, where that failed.
     """
 
     case: Case
@@ -61,6 +63,7 @@ class Claim:
     rest: bytes = b""
     wrong: Choice | None = None
     encodings: tuple[str, ...] = ()
+    honest: Walk | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +140,14 @@ class Judge:
         ids = [case.prompt_ids[0], *(case.ids or ())]
         n_prompt = min(len(case.prompt_ids) - 1, len(ids) - 1)
         found: Reading | None = None
+        enough = 0
         for printing in self.reference.printings:
             pieces = printing.render(ids)
+            n_shown = sum(map(len, pieces[n_prompt:]))
+            if found is None:
+                enough = min(_ENOUGH, n_shown)
+            elif n_shown < enough:
+                continue  # so little of the golden is printed this way that anything would agree with it
             read = extract.best(
                 claim.seen.stdout,
                 prompt=case.prompt or b"",
@@ -395,6 +404,7 @@ class Judge:
             n_prompt: only encodings of this many ids.
         """
         case = claim.case
+        claim.honest = honest
         n_honest = 0 if honest is None else len(honest.ids) - len(case.prompt_ids)
         encodings: dict[tuple[int, ...], list[tuple[str, str]]] = {}
         for name, description, rules in KNOWN_WRONG:
@@ -444,6 +454,14 @@ class Judge:
                 ),
             )
         return None
+
+    def on_honest_ids(self, claim: Claim) -> Verdict | None:
+        """The verdict if the prompt ids are taken to be right after all; None if they explain nothing."""
+        claim.encodings = ()
+        if claim.honest is None:
+            return None
+        claim.printing = claim.printing or self.reference.printings[0]
+        return self._mismatch(claim, claim.honest, ())
 
     def encodes_alike(self, case: Case, name: str) -> bool:
         """Whether a known wrong tokenizer gives the honest ids for a case's prompt."""

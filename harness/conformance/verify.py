@@ -221,17 +221,31 @@ def _confirm(reference: Reference, cases: Sequence[Case]) -> None:
 
 
 def _settle_tokenizer(judge: Judge, claims: Sequence[Claim], verdicts: dict[str, Verdict]) -> None:
-    """Name the wrong tokenizer: what explains every text that needs one, and would leave the right ones right."""
+    """Name the wrong tokenizer over all cases, or acquit it.
+
+    A wrong tokenizer explains texts (for it), and would have changed prompts whose texts are right (against it). One
+    text alone can be explained by luck, where two encodings lead into the same story; then there is more against than
+    for it, and the verdict on the honest ids stands.
+    """
     wrong = [claim for claim in claims if claim.encodings]
+    if not wrong:
+        return
     right = [claim.case for claim in claims if claim.case.prompt and verdicts[claim.case.key].kind.is_green]
-    common = [name for name, *_ in KNOWN_WRONG if wrong and all(name in c.encodings for c in wrong)]
-    named = [name for name in common if all(judge.encodes_alike(case, name) for case in right)] or common
-    described = {name: description for name, description, _ in KNOWN_WRONG}
+    balance = {
+        name: sum(name in claim.encodings for claim in wrong)
+        - sum(not judge.encodes_alike(case, name) for case in right)
+        for claim in wrong
+        for name in claim.encodings
+    }
+    best = max(balance.values())
+    named = [name for name, _, _ in KNOWN_WRONG if balance.get(name) == best]
+    what = ", or ".join(description for name, description, _ in KNOWN_WRONG if name in named)
     for claim in wrong:
-        names = named or list(claim.encodings)
         verdict = verdicts[claim.case.key]
-        what = ", or ".join(described[name] for name in names)
-        reason = f"tokenizer: {what} ({', '.join(names)}); given its ids the forward pass is {verdict.forward}"
+        if best < 0:
+            verdicts[claim.case.key] = judge.on_honest_ids(claim) or verdict
+            continue
+        reason = f"tokenizer: {what} ({', '.join(named)}); given its ids the forward pass is {verdict.forward}"
         verdicts[claim.case.key] = replace(verdict, reason=reason)
 
 
