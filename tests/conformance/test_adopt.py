@@ -9,8 +9,8 @@ import pytest
 
 from harness.__main__ import main
 from harness.adapters.implementation import ProcessImplementation
-from harness.adapters.manifest import load
-from harness.conformance.adopt import Verdict, adopt, default_path
+from harness.adapters.manifest import Manifest, load
+from harness.conformance.adopt import Verdict, adopt, default_path, limits
 from harness.conformance.adopt.options import Option, file_names, mine, mine_program, role_of
 from harness.conformance.adopt.reading import Oracle, read
 from harness.conformance.adopt.shapes import FLAGS, common_shapes, mined_shapes, with_files
@@ -195,8 +195,6 @@ def test_an_output_without_end_and_a_program_that_hangs_are_given_up_on(tmp_path
     hang = tmp_path / "hang"
     hang.write_text("#!/bin/sh\nsleep 60\n")
     hang.chmod(0o755)
-    from harness.conformance.adopt import limits
-
     found = adopt([str(hang)], limits=limits(0.05))
     assert found.verdict is Verdict.NOT_FOUND
     assert "did not end within" in found.trials[0].outcome
@@ -222,7 +220,7 @@ def test_roles_are_told_by_names_metavars_and_descriptions():
 def test_a_usage_text_in_the_style_of_clap_gives_options_and_positionals():
     usage = mine(
         "Usage: main [OPTIONS] <CHECKPOINT> [PROMPT]\n\nOptions:\n"
-        "  -t, --temperature <TEMPERATURE>  [default: 1]\n  -n, --n-steps <N>\n      --top-p <TOP_P>\n  -V, --version\n"
+        "  -t, --temperature <TEMPERATURE>  [default: 1]\n  -n, --n-steps <N>\n      --top-p <TOP_P>\n"
     )
     assert usage.positionals == ("model", "prompt")
     assert {option.role: option.name for option in usage.options} == {
@@ -259,8 +257,6 @@ def test_options_and_file_names_are_found_in_a_program_that_explains_nothing():
 
 
 def test_every_common_shape_makes_a_valid_manifest_and_no_linked_name_is_a_directory_of_another(tmp_path):
-    from harness.adapters.manifest import Manifest
-
     for shape in common_shapes():
         filled = with_files(shape, ["data", "own/weights.bin"])
         names = dict(filled.files)

@@ -153,7 +153,8 @@ class Oracle:
                 zone += 1
             confusions = read(unprompted.text, expected).n_match, read(expected.text, unprompted).n_match
             is_own = max(confusions) <= _ENOUGH // 2
-            is_clear = min(expected.margins[expected.n_prompt - 1 : _STEPS], default=0.0) > 2 * expected.near_tie
+            lead = min(expected.margins[expected.n_prompt - 1 : _STEPS], default=0.0)
+            is_clear = self.is_int8 or lead > 2 * expected.near_tie
             if is_own and is_clear and zone >= _STEPS + expected.n_prompt + 1:
                 return Task(prompt, _STEPS)
             if is_own and zone > best_zone:

@@ -91,7 +91,7 @@ class Search:
                 if dependence >= 5:
                     differing = tried
                     break
-            if time.monotonic() > self.deadline:
+            if time.monotonic() > self.deadline or self.trials.is_mute:
                 break
         if best is None and differing is None:
             best = self._by_forms(self._nearest())
@@ -168,7 +168,7 @@ class Search:
         found: Tried | None = None
         for form in FORMS:
             for tried in shapes:
-                if time.monotonic() > self.deadline:
+                if time.monotonic() > self.deadline or self.trials.is_mute:
                     return found
                 try:
                     again = self.trials.call(tried.shape, form)

@@ -15,16 +15,13 @@ __all__ = ["FLAGS", "FORMS", "NOTHING", "PLAIN", "Form", "Shape", "common_shapes
 
 Group = tuple[str, ...]
 
+# What a program mentions by itself is linked too, so only the names that ports agree on stand here.
 _MODEL_NAMES = (
     "stories15M.bin", "model.bin", "stories260K.bin", "stories42M.bin", "stories110M.bin", "llama2_7b.bin",
-    "checkpoint.bin", "weights.bin", "llama2.bin", "llama.bin", "ckpt.bin", "model_v1.bin", "out/model.bin",
-    "models/stories15M.bin", "models/model.bin", "data/stories15M.bin", "data/model.bin",
-    "data/models/stories15M.bin", "assets/stories15M.bin", "bin/stories15M.bin",
+    "checkpoint.bin", "weights.bin", "out/model.bin", "models/stories15M.bin", "data/stories15M.bin",
+    "data/models/stories15M.bin",
 )  # fmt: skip
-_TOKENIZER_NAMES = (
-    "tokenizer.bin", "tok512.bin", "tok.bin", "vocab.bin", "data/tokenizer.bin", "models/tokenizer.bin",
-    "assets/tokenizer.bin", "bin/tokenizer.bin",
-)  # fmt: skip
+_TOKENIZER_NAMES = ("tokenizer.bin", "tok512.bin", "data/tokenizer.bin", "models/tokenizer.bin")
 _DIRECTORY = (
     *((name, "{model}") for name in ("checkpoint_v1.bin", "model.bin", "checkpoint.bin", "checkpoint_v0.bin")),
     *((name, "{model}") for name in ("stories15M.bin", "weights.bin", "model_v1.bin")),

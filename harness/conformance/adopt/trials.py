@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shlex
@@ -25,6 +26,7 @@ __all__ = ["Progress", "Trial", "Trials", "Tried", "kind_of", "numbers_masked", 
 
 _HANGS = 2  # programs that hung this often get less time
 _HANGING_S = 2.0
+_MUTE = 6  # as many, all without a byte: nothing will change it
 _TEXT_BYTES = 30  # less is hardly a text
 _OTHER_PROMPT = b"Tom saw"
 
@@ -102,6 +104,12 @@ class Tried:
         return re.sub(rb"\d+(?:[.,:]\d+)*", b"#", text)
 
 
+@functools.lru_cache(maxsize=4)
+def _oracle(checkpoint: Path, tokenizer: Path, sha256: str) -> Oracle:
+    """The reference on a model; sha256 tells apart what stood at one path."""
+    return Oracle(load(checkpoint, tokenizer))
+
+
 @dataclass(slots=True)
 class Trials:
     """Everything that has been tried on one program.
@@ -116,6 +124,8 @@ class Trials:
         done: every trial, in order.
         tried: the greedy ones on a plain model, by the call.
         usage_kinds: outputs that explain how to call it.
+        n_hung: trials that were ended by the limit of time.
+        forms: models that have been written in another form.
     """
 
     command: list[str]
@@ -128,14 +138,12 @@ class Trials:
     tried: dict[tuple[object, ...], Tried] = field(default_factory=dict)
     usage_kinds: set[str] = field(default_factory=set)
     n_hung: int = 0
-    oracles: dict[str, Oracle] = field(default_factory=dict)
+    forms: dict[tuple[Form, str], ModelFiles] = field(default_factory=dict)
 
     def oracle(self, form: Form) -> Oracle:
         """Return what the reference says of the model behind a form; exact expansions share it."""
         base = self._base(form)
-        if base.name not in self.oracles:
-            self.oracles[base.name] = Oracle(load(base.checkpoint, base.tokenizer))
-        return self.oracles[base.name]
+        return _oracle(base.checkpoint, base.tokenizer, base.sha256)
 
     def _base(self, form: Form) -> ModelFiles:
         wanted = "llama2c-v2" if form.format == "llama2c-v2" else "llama2c-v0"
@@ -146,16 +154,19 @@ class Trials:
 
     def in_form(self, form: Form, base: ModelFiles | None = None) -> ModelFiles:
         """Return the model's files in a form; InputError if it has none."""
-        return prepare(
-            base or self._base(form),
-            format=form.format,
-            mha=form.mha,
-            untied=form.untied,
-            vocab_size=form.vocab_size,
-            hidden_multiple=form.hidden_multiple,
-            tokenizer_layout=form.layout,
-            out_dir=self.directory / "models",
-        )
+        base = base or self._base(form)
+        if (form, base.sha256) not in self.forms:
+            self.forms[form, base.sha256] = prepare(
+                base,
+                format=form.format,
+                mha=form.mha,
+                untied=form.untied,
+                vocab_size=form.vocab_size,
+                hidden_multiple=form.hidden_multiple,
+                tokenizer_layout=form.layout,
+                out_dir=self.directory / "models",
+            )
+        return self.forms[form, base.sha256]
 
     def changed(self, form: Form, name: str, change: Callable[[Model], checkpoints.Checkpoint]) -> ModelFiles:
         """Return a model with other weights, in the form that the program reads."""
@@ -292,6 +303,11 @@ class Trials:
             score += 1
             words.append("twice the steps give a longer text")
         return score, words
+
+    @property
+    def is_mute(self) -> bool:
+        """Whether it always hangs and never prints."""
+        return self.n_hung == len(self.done) >= _MUTE and not any(trial.stdout for trial in self.done)
 
     def nearest(self) -> Trial:
         """Return the trial that came nearest to an answer."""
