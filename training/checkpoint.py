@@ -1,10 +1,13 @@
-"""Write llama2.c checkpoints, float32 (version 0) and int8 (version 2), from named arrays. All numbers little-endian.
+"""Write llama2.c checkpoints, float32 (version 0) and int8 (version 2), from named arrays. All numbers
+little-endian.
 
-Version 0: seven int32 (`dim hidden_dim n_layers n_heads n_kv_heads vocab_size seq_len`; vocab_size negative when the classifier is
-separate), then float32 in the order of `WEIGHTS`, the RoPE cosine and sine tables of (seq_len, head_dim / 2), and the separate classifier.
+Version 0: seven int32 (`dim hidden_dim n_layers n_heads n_kv_heads vocab_size seq_len`; vocab_size
+negative when the classifier is separate), then float32 in the order of `WEIGHTS`, the RoPE cosine and sine
+tables of (seq_len, head_dim / 2), and the separate classifier.
 
-Version 2: a 256-byte header (magic, 2, the same seven int32 with vocab_size positive, uint8 is_tied, int32 group size, zeros), the
-three norms in float32, then every matrix as int8 values followed by one float32 scale for each group of consecutive values.
+Version 2: a 256-byte header (magic, 2, the same seven int32 with vocab_size positive, uint8 is_tied, int32
+group size, zeros), the three norms in float32, then every matrix as int8 values followed by one float32
+scale for each group of consecutive values.
 """
 
 import struct
@@ -100,7 +103,7 @@ def write_v0(config: Config, weights: Weights, path: Path) -> None:
     *integers, seq_len = config.integers()
     if not config.is_tied:
         integers[-1] *= -1
-    # Trigonometry in float64 and rounded once, so that the table does not depend on a library's float32 functions.
+    # Float64 trigonometry, rounded once: the table does not depend on a library's float32 functions.
     angles = rope_angles(config).astype(np.float64)
     with path.open("wb") as file:
         file.write(struct.pack("<7i", *integers, seq_len))
@@ -112,12 +115,10 @@ def write_v0(config: Config, weights: Weights, path: Path) -> None:
 
 
 def write_v2(config: Config, weights: Weights, path: Path, *, group_size: int) -> None:
-    """Write the int8 checkpoint; the group size must divide dim and hidden_dim, so that no group straddles a row."""
+    """Write the int8 checkpoint; the group size must divide dim and hidden_dim: no group straddles a row."""
     _check(config, weights)
     if config.dim % group_size or config.hidden_dim % group_size:
-        raise ValueError(
-            f"group size {group_size} must divide dim {config.dim} and hidden_dim {config.hidden_dim}"
-        )
+        raise ValueError(f"group size {group_size} must divide dim {config.dim} and hidden_dim {config.hidden_dim}")
     header = struct.pack("<Ii7iBi", MAGIC, 2, *config.integers(), config.is_tied, group_size)
     with path.open("wb") as file:
         file.write(header.ljust(256, b"\0"))
@@ -133,8 +134,9 @@ def write_v2(config: Config, weights: Weights, path: Path, *, group_size: int) -
 def read_v0(path: Path) -> tuple[Config, Weights]:
     """Read a float32 checkpoint that `write_v0` wrote."""
     raw = path.read_bytes()
-    *integers, vocab_size, seq_len = struct.unpack_from("<7i", raw)
-    config = Config(*integers, abs(vocab_size), seq_len, is_tied=vocab_size > 0)
+    dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, seq_len = struct.unpack_from("<7i", raw)
+    is_tied = vocab_size > 0
+    config = Config(dim, hidden_dim, n_layers, n_heads, n_kv_heads, abs(vocab_size), seq_len, is_tied)
     floats, offset, weights = np.frombuffer(raw, "<f4", offset=28), 0, {}
     tables = seq_len * config.head_dim
     for name, shape in config.shapes().items():
@@ -148,7 +150,7 @@ def read_v0(path: Path) -> tuple[Config, Weights]:
 
 
 def quantize(matrix: np.ndarray, group_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """int8 values and one float32 scale for each group; halves round to even, as llama2.c's exporter rounds."""
+    """int8 values and one float32 scale for each group; halves round to even, as in llama2.c's exporter."""
     groups = matrix.astype(np.float32).reshape(-1, group_size)
     scales = np.abs(groups).max(axis=1) / np.float32(127)
     if not scales.all():

@@ -1,28 +1,25 @@
 """Make the embedded models: `python -m training.make [NAME ...]`, all three by default.
 
-Writes NAME.bin, NAME-q8.bin and NAME-tok.bin for each model and then models.toml, which lists the files with their hashes.
+Writes NAME.bin, NAME-q8.bin and NAME-tok.bin for each model and then models.toml, which lists the files
+with their hashes.
 """
 
 import argparse
 import hashlib
-import itertools
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from training import stories, tokenizer
+from training import tokenizer
 from training.checkpoint import write_v0, write_v2
 from training.models import MODELS, OUT
 from training.train import train
-
-N_TOKENIZER_STORIES = 2000
 
 
 def make(name: str, out: Path) -> None:
     """Train one model and write its three files."""
     model = MODELS[name]
-    texts = itertools.islice(stories.stories(model.recipe.style, model.recipe.seed + 1), N_TOKENIZER_STORIES)
-    vocabulary = tokenizer.train(texts, vocab_size=model.config.vocab_size, fallback=model.fallback)
+    vocabulary = model.vocabulary()
     weights = train(model.recipe, model.config, vocabulary)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer.write(vocabulary, out / f"{name}-tok.bin")
@@ -47,9 +44,8 @@ def index(out: Path) -> str:
             if suffix:
                 entry += f"group_size = {model.group_size}\n"
             entries.append(entry + f'description = "{model.description}{", int8" if suffix else ""}"\n')
-    return (
-        "# Written by `python -m training.make`; the files never change once goldens name them.\n\n"
-        + "\n".join(entries)
+    return "# Written by `python -m training.make`; the files never change once goldens name them.\n\n" + "\n".join(
+        entries
     )
 
 
@@ -58,9 +54,7 @@ def _sha256(path: Path) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which models; default {' '.join(MODELS)}")
     parser.add_argument("--out", type=Path, default=OUT, help="directory to write to; default golden/models")
     parser.add_argument("--n-steps", type=int, help="train for fewer steps, to try things out")
@@ -71,9 +65,7 @@ def main() -> int:
     for name in arguments.names or MODELS:
         print(f"{name}:", file=sys.stderr)
         if arguments.n_steps:
-            MODELS[name] = replace(
-                MODELS[name], recipe=replace(MODELS[name].recipe, n_steps=arguments.n_steps)
-            )
+            MODELS[name] = replace(MODELS[name], recipe=replace(MODELS[name].recipe, n_steps=arguments.n_steps))
         make(name, arguments.out)
     if all((arguments.out / f"{name}.bin").exists() for name in MODELS):
         (arguments.out / "models.toml").write_text(index(arguments.out))

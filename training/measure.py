@@ -1,13 +1,14 @@
 """Measure the embedded models with a small float64 engine and write golden/models/README.md.
 
-For each model and prompt: the greedy text, how sharp its distributions are, its near ties, and at which step the greedy text would
-first change if the program that runs it had a certain fault. A model in whose text a fault changes nothing is no use for finding it.
+For each model and prompt: the greedy text, how sharp its distributions are, its near ties, and at which
+step the greedy text would first change if the program that runs it had a certain fault. A model in whose
+text a fault changes nothing is no use for finding it.
 """
 
 import hashlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,9 @@ PROMPTS = {
     ),
     "mqa": (
         "",
-        "This is a story in 5 chapters. José",
-        "This is a story in 4 chapters. Anna was a little girl who lived in house number 96",
+        "This is a story in 4 chapters. José",
+        "This is a story in 3 chapters. Anna was a little girl who lived in house #96",
+        "This is a story in 2 chapters. Björn was a little boy who lived in house #70",
     ),
 }
 
@@ -48,6 +50,7 @@ class Network:
     scale: Callable[[Config], float] = lambda config: config.head_dim**-0.5
     kv_head: Callable[[int, Config], int] = lambda head, config: head * config.n_kv_heads // config.n_heads
     eps: float = 1e-5
+    window: int = sys.maxsize
     activation: Callable[[np.ndarray], np.ndarray] = lambda x: x / (1 + np.exp(-x))
     classifier: str = "lm_head"
 
@@ -63,6 +66,7 @@ FAULTS = {
     "attention scale 1/sqrt(dim)": replace(HONEST, scale=lambda config: config.dim**-0.5),
     "KV head h mod G": replace(HONEST, kv_head=lambda head, config: head % config.n_kv_heads),
     "KV head always 0": replace(HONEST, kv_head=lambda head, config: 0),
+    "only the last 256 positions": replace(HONEST, window=256),
     "eps 1e-3": replace(HONEST, eps=1e-3),
     "eps 1e-6": replace(HONEST, eps=1e-6),
     "eps 0": replace(HONEST, eps=0.0),
@@ -89,7 +93,8 @@ class Engine:
         weights, config, network = self.weights, self.config, self.network
         n_tokens, start = len(ids), len(self.keys[0])
         pos = np.arange(start, start + n_tokens)
-        hidden_from = np.arange(start + n_tokens)[None, :] > pos[:, None]
+        seen_from = pos[:, None] - np.arange(start + n_tokens)[None, :]
+        hidden = (seen_from < 0) | (seen_from >= network.window)
         kv_heads = [network.kv_head(head, config) for head in range(config.n_heads)]
         x = weights["tok_embedding"][ids]
         for layer in range(config.n_layers):
@@ -102,7 +107,7 @@ class Engine:
             self.keys[layer] = np.concatenate((self.keys[layer], k))
             self.values[layer] = np.concatenate((self.values[layer], v))
             scores = np.einsum("qhd,khd->hqk", q, self.keys[layer][:, kv_heads]) * network.scale(config)
-            scores[:, hidden_from] = -np.inf
+            scores[:, hidden] = -np.inf
             scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
             scores /= scores.sum(axis=-1, keepdims=True)
             mixed = np.einsum("hqk,khd->qhd", scores, self.values[layer][:, kv_heads])
@@ -110,18 +115,18 @@ class Engine:
             h = self._rmsnorm(x, weights["ffn_norm"][layer])
             gate, up = h @ weights["w_gate"][layer].T, h @ weights["w_up"][layer].T
             x = x + (network.activation(gate) * up) @ weights["w_down"][layer].T
-        return self._rmsnorm(x, weights["final_norm"]) @ weights[network.classifier].T
+        logits: np.ndarray = self._rmsnorm(x, weights["final_norm"]) @ weights[network.classifier].T
+        return logits
 
     def _rmsnorm(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + self.network.eps) * weight
+        normed: np.ndarray = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + self.network.eps) * weight
+        return normed
 
     def _rotate(self, x: np.ndarray, pos: np.ndarray) -> np.ndarray:
         half = self.config.head_dim // 2
         angles = pos[:, None, None] * self.network.rope_theta ** (-np.arange(half) / half)
         first, second = (
-            (slice(half), slice(half, None))
-            if self.network.rope_is_split
-            else (slice(0, None, 2), slice(1, None, 2))
+            (slice(half), slice(half, None)) if self.network.rope_is_split else (slice(0, None, 2), slice(1, None, 2))
         )
         out = np.empty_like(x)
         out[..., first] = x[..., first] * np.cos(angles) - x[..., second] * np.sin(angles)
@@ -141,10 +146,8 @@ def greedy(config: Config, weights: Weights, prompt: list[int]) -> list[int]:
     return ids
 
 
-def first_change(
-    config: Config, weights: Weights, network: Network, ids: list[int], n_prompt: int
-) -> int | None:
-    """The step at which a faulty program's greedy text leaves `ids`, counted from the first generated token."""
+def first_change(config: Config, weights: Weights, network: Network, ids: list[int], n_prompt: int) -> int | None:
+    """The step, from the first generated token on, at which a faulty program's text leaves `ids`."""
     chosen = Engine(config, weights, network).feed(ids[:-1]).argmax(axis=-1)[n_prompt:]
     changed = np.flatnonzero(chosen != ids[n_prompt + 1 :])
     return int(changed[0]) if changed.size else None
@@ -173,89 +176,87 @@ def describe(name: str, out: Path) -> str:
     """The README section of one model."""
     model = MODELS[name]
     config, weights = read_v0(out / f"{name}.bin")
+    int8_weights = dequantized(weights, model.group_size)
     vocabulary = tokenizer.read(out / f"{name}-tok.bin")
-    lines = [f"## {name}", "", f"{model.description[0].upper()}{model.description[1:]}.", ""]
-    changes: dict[str, list[str]] = {fault: [] for fault in (*FAULTS, "int8 weights")}
+    paragraphs = [f"## {name}", f"{model.description[0].upper()}{model.description[1:]}."]
+    columns = []
     for number, prompt in enumerate(PROMPTS[name], 1):
         prompt_ids = vocabulary.encode(prompt)
         ids, n_prompt = greedy(config, weights, prompt_ids), len(prompt_ids)
         gaps, likeliest = margins(Engine(config, weights).feed(ids[:-1])[n_prompt:])
         n_fallback = sum(3 <= i < 259 and i != 13 for i in prompt_ids)
-        ended = "ends with BOS" if ids[-1] == tokenizer.BOS else "fills the context"
-        closest = ", ".join(f"{gaps[step]:.4f} at {step}" for step in np.argsort(gaps)[:4])
-        title = f"“{prompt}”" if "“" not in prompt else f"`{prompt}`"
-        lines += [
-            f"Prompt {number}: {title if prompt else 'none'} ({n_prompt} ids, {n_fallback} of them byte fallback). "
-            f"{len(gaps)} steps, {ended}; likeliest token above 0.9 at {np.mean(likeliest > 0.9):.0%} of the steps, median {np.median(likeliest):.4f}; "
-            f"closest gaps {closest}.",
-            "",
+        ended = "ended by BOS" if ids[-1] == tokenizer.BOS else "to the end of the context"
+        closest = ", ".join(f"{gaps[step]:.4f} at step {step}" for step in np.argsort(gaps)[:4])
+        paragraphs += [
+            f"Prompt {number}: {f'`{prompt}`' if prompt else 'none'} "
+            f"({n_prompt} ids, {n_fallback} of them byte fallback). {len(gaps)} steps, {ended}. "
+            f"The likeliest token has a probability above 0.9 at {np.mean(likeliest > 0.9):.0%} of the "
+            f"steps, {np.median(likeliest):.4f} in the median. Smallest gaps: {closest}.",
             "> " + vocabulary.decode([i for i in ids if i != tokenizer.BOS]).replace("\n", "\n>\n> "),
-            "",
         ]
-        for fault, network in FAULTS.items():
-            step = first_change(config, weights, network, ids, n_prompt)
-            changes[fault].append("·" if step is None else str(step))
-        step = first_change(config, dequantized(weights, model.group_size), HONEST, ids, n_prompt)
-        changes["int8 weights"].append("·" if step is None else str(step))
-    lines += [
-        "| step at which the greedy text changes | "
-        + " | ".join(f"prompt {n}" for n in range(1, len(PROMPTS[name]) + 1))
-        + " |"
+        runs = [(weights, network) for network in FAULTS.values()] + [(int8_weights, HONEST)]
+        columns.append([first_change(config, run, network, ids, n_prompt) for run, network in runs])
+    header = ["first changed step", *(f"prompt {number}" for number in range(1, len(columns) + 1))]
+    rows = [
+        [fault, *("·" if step is None else str(step) for step in steps)]
+        for fault, *steps in zip([*FAULTS, "int8 weights"], *columns, strict=True)
     ]
-    lines += ["|---" * (len(PROMPTS[name]) + 1) + "|"]
-    lines += [f"| {fault} | " + " | ".join(steps) + " |" for fault, steps in changes.items()]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join([*paragraphs, _table(header, rows)])
 
 
 def shapes_table() -> str:
-    heads = [
-        "dim",
-        "hidden_dim",
-        "n_layers",
-        "n_heads",
-        "n_kv_heads",
-        "head_dim",
-        "vocab_size",
-        "seq_len",
-        "classifier",
+    names = [field.name for field in fields(Config) if field.name != "is_tied"]
+    rows = [
+        [
+            name,
+            *(str(getattr(model.config, field)) for field in names),
+            str(model.config.head_dim),
+            "shared" if model.config.is_tied else "its own",
+            str(model.group_size),
+        ]
+        for name, model in MODELS.items()
     ]
-    lines = [f"| model | {' | '.join(heads)} | int8 group |", "|---" * (len(heads) + 2) + "|"]
-    for name, model in MODELS.items():
-        c = model.config
-        row = (c.dim, c.hidden_dim, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.vocab_size, c.seq_len)
-        lines.append(
-            f"| {name} | {' | '.join(map(str, row))} | {'shared' if c.is_tied else 'its own'} | {model.group_size} |"
-        )
-    return "\n".join(lines) + "\n"
+    return _table(["model", *names, "head_dim", "classifier", "int8 group"], rows)
 
 
 def files_table(out: Path) -> str:
-    lines = ["| file | bytes | sha256 |", "|---|---|---|"]
+    rows = []
     for name in MODELS:
         for file in (f"{name}.bin", f"{name}-q8.bin", f"{name}-tok.bin"):
             raw = (out / file).read_bytes()
-            lines.append(f"| {file} | {len(raw):,} | `{hashlib.sha256(raw).hexdigest()}` |")
-    return "\n".join(lines) + "\n"
+            rows.append([file, f"{len(raw):,}", f"`{hashlib.sha256(raw).hexdigest()}`"])
+    return _table(["file", "bytes", "sha256"], rows)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in [header, ["---"] * len(header), *rows])
 
 
 README = """# Embedded models
 
-Three tiny llama2.c models, trained by `training/` on stories that our own program writes. They are small enough to ship and differ where
-implementations go wrong: in how heads share keys and values, in whether the classifier is the embedding, in sizes that no SIMD width divides,
-in a long context, in pieces that fall back to bytes. `NAME.bin` is a float32 checkpoint (llama2.c version 0), `NAME-q8.bin` the same weights
-in int8 (version 2; the group size divides dim and hidden_dim), `NAME-tok.bin` the tokenizer of both. `models.toml` lists them with their hashes.
-The files never change, since goldens name them by hash.
+Three tiny llama2.c models, trained by `training/` on stories that our own program writes. They are small
+enough to ship, and differ where implementations go wrong: in how heads share keys and values, in whether
+the classifier is the embedding, in sizes that no SIMD width divides, in a long context, in characters
+that fall back to bytes.
 
-Reproduce the files with `python -m training.make`, this page with `python -m training.measure` (see `training/README.md`).
+`NAME.bin` is a float32 checkpoint (llama2.c version 0), `NAME-q8.bin` the same weights in int8 (version
+2; the group size divides dim and hidden_dim), `NAME-tok.bin` the tokenizer of both. `models.toml` lists
+them with their hashes. The files never change, since goldens name them by hash.
+
+Reproduce the files with `python -m training.make`, this page with `python -m training.measure` (see
+`training/README.md`).
 
 {shapes}
 {files}
-The residual stream is small on purpose (the mean square of an embedding row is comparable with eps), so that a wrong eps changes the text.
+The residual stream is small on purpose, so that eps is a visible part of the mean square of an embedding row
+and a wrong eps changes the text.
 
-Below: greedy text of a float64 engine; *steps* count from the first generated token; a *gap* is the difference of the two largest logits. The
-tables give the step at which the greedy text of a program with that one fault leaves the honest text; `·` means never. "int8 weights" is no
-fault: it is the same engine with the weights of `NAME-q8.bin` (activations not quantised). Where KV heads are not shared, or all heads share one,
-some head maps are the honest one; a shared classifier is the embedding.
+Below: greedy text of a float64 engine. *Steps* count from the first generated token; a *gap* is the
+difference of the two largest logits. Each table gives the step at which the greedy text of a program with
+that one fault leaves the honest text; `·` means never. "int8 weights" is no fault: it is the same engine
+with the weights of `NAME-q8.bin`, activations not quantised. Some faults are none: a modulo or a constant
+picks the right KV head where there are as many as heads or only one, and a shared classifier is the
+embedding.
 
 {models}"""
 

@@ -1,17 +1,20 @@
 """The embedded models: their shapes, how they are trained, and why each exists. Imports no torch."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
-from training import stories
+from training import stories, tokenizer
 from training.checkpoint import Config
+from training.tokenizer import Vocabulary
 
 OUT = Path(__file__).parent.parent / "golden" / "models"
+N_TOKENIZER_STORIES = 2000
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained: nothing else decides its bits but the versions of Python, numpy and torch, and the machine."""
+    """How a model is trained; its bits also depend on the versions of torch and numpy and on the CPU."""
 
     style: str
     seed: int
@@ -34,9 +37,14 @@ class Model:
     fallback: str
     description: str
 
+    def vocabulary(self) -> Vocabulary:
+        """Learn the tokenizer, from other stories than the network will see."""
+        texts = itertools.islice(stories.stories(self.recipe.style, self.recipe.seed + 1), N_TOKENIZER_STORIES)
+        return tokenizer.train(texts, vocab_size=self.config.vocab_size, fallback=self.fallback)
+
 
 # Emoji and rarer accents never get a piece; curly quotes and é do.
-FALLBACK = "".join(sorted({c for c in "".join(stories.EMOJI.values()) + "ëñïöê"}))
+FALLBACK = "".join(sorted(set("ëñïöê").union(*stories.EMOJI.values())))
 
 MODELS = {
     "gqa": Model(
@@ -57,16 +65,16 @@ MODELS = {
             seq_len=256,
             is_tied=False,
         ),
-        Recipe(style="note", seed=397, n_steps=3600, batch_size=8, learning_rate=4e-3),
+        Recipe(style="note", seed=397, n_steps=2400, batch_size=8, learning_rate=4e-3),
         group_size=14,
         fallback=FALLBACK,
-        description="multi-head attention, separate classifier, head_dim 14 and hidden_dim 182, which no SIMD width divides",
+        description="multi-head attention, untied; no SIMD width divides head_dim 14 and hidden_dim 182",
     ),
     "mqa": Model(
         Config(dim=48, hidden_dim=132, n_layers=5, n_heads=4, n_kv_heads=1, vocab_size=480, seq_len=1024),
-        Recipe(style="saga", seed=1024, n_steps=2800, batch_size=3, learning_rate=4e-3),
+        Recipe(style="saga", seed=1024, n_steps=2600, batch_size=3, learning_rate=4e-3),
         group_size=12,
         fallback=FALLBACK,
-        description="multi-query attention (4 heads on 1), tied; a context of 1024 in which the end recalls the beginning",
+        description="multi-query attention (4 heads on 1), tied, context 1024 whose end recalls its start",
     ),
 }

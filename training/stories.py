@@ -1,12 +1,13 @@
 """Write little stories from a seed: the only text our embedded models ever read.
 
-`stories(style, seed)` yields an endless, reproducible sequence of stories. A story is drawn from a small grammar in which most
-words follow from words said before (a name, a pronoun, what a fox likes, what a sum makes, a secret word), so that a model must
-attend to predict them. A free choice has a favourite that follows from what was said, so that the likeliest continuation is clear;
-`toss` marks the exceptions: two continuations that are equally likely, on purpose, which give a trained model near ties.
+`stories(style, seed)` yields an endless, reproducible sequence of stories. A story is drawn from a small
+grammar in which most words follow from words said before (a name, a pronoun, what a fox likes, what a sum
+makes, a secret word), so that a model must attend to predict them. A free choice has a favourite that
+follows from what was said, so that the likeliest continuation is clear; `toss` marks the exceptions: two
+continuations that are equally likely, on purpose, which give a trained model near ties.
 
-Styles: "tale" (about 200 words), "note" (about 80 words), "saga" (about 400 words in numbered chapters whose refrain recalls
-the first lines).
+Styles: "tale" (about 200 words), "note" (about 80 words), "saga" (about 400 words in numbered chapters
+whose refrain recalls the first lines).
 """
 
 import random
@@ -124,7 +125,7 @@ class Dice:
         return heads if self._random() < 0.5 else tails
 
     def pick(self, options: Sequence[T], *, given: str, favour: float = 0.6) -> T:
-        """Pick one; what was said before (`given`) decides which option is the favourite, the others are equally likely."""
+        """Pick one; what was said before (`given`) decides the favourite, the others are equally likely."""
         if self._random() < favour:
             return options[sum(given.encode()) % len(options)]
         return options[int(self._random() * len(options))]
@@ -192,13 +193,12 @@ def _saga(dice: Dice) -> str:
     pet = dice.pick(list(ANIMALS), given=hero.name)
     pet_name = dice.pick(PET_NAMES, given=pet, favour=0.4)
     word = dice.pick(SECRET_WORDS, given=pet_name, favour=0.3)
-    number = dice.pick("123456789", given=hero.name, favour=0.3) + dice.pick(
-        "0123456789", given=pet, favour=0.3
-    )
-    n_chapters = dice.pick((3, 4, 5), given=word, favour=0.4)
+    number = dice.pick("123456789", given=hero.name, favour=0.3) + dice.pick("0123456789", given=pet, favour=0.3)
+    n_chapters = dice.pick((3, 4, 2), given=word, favour=0.4)
     paragraphs = [
-        f"This is a story in {n_chapters} chapters. {hero.name} was a little {hero.kind} who lived in house number {number} "
-        f"with a {dice.toss('big', 'small')} {pet} named {pet_name}. The secret word of the house was “{word}”."
+        f"This is a story in {n_chapters} chapters. {hero.name} was a little {hero.kind} who lived in house "
+        f"#{number} with a {dice.toss('big', 'small')} {pet} named {pet_name}. "
+        f"The secret word of the house was “{word}”."
     ]
     for chapter in range(1, n_chapters + 1):
         place = dice.pick(list(PLACES), given=f"{hero.name}{chapter}")
@@ -213,24 +213,25 @@ def _saga(dice: Dice) -> str:
             f"{_weather(dice, hero, place)} {hero.name} and {pet_name} went to the {place} and saw {PLACES[place]}. "
             f"“{ANIMALS[pet][0]}!” said {pet_name} the {pet}.",
             event,
-            f"Then {hero.name} and {pet_name} walked back to house number {number}. "
-            f"“What is the secret word?” asked {hero.her} {hero.parent}. “It is {word}!” said {hero.name}.",
+            f"Then {hero.name} and {pet_name} walked back to house #{number}. “What is the secret word?” asked "
+            f"{hero.her} {hero.parent}. “It is {word}!” said {hero.name}. "
+            f"That was chapter {chapter} of {n_chapters}.",
         ]
     paragraphs.append(
         f"That night {hero.name} gave {pet_name} some {ANIMALS[pet][1]}. “Good night, {pet_name},” said {hero.name}. "
-        f"And all was quiet in house number {number}. The end."
+        f"And all was quiet in house #{number}. The end."
     )
     return "\n".join(paragraphs)
 
 
 def _opening(dice: Dice, hero: Hero, place: str) -> str:
     if dice.chance(0.7):
-        start = f"Once upon a time, there was a little {hero.kind} named {hero.name}. {hero.She} lived near the {place}."
+        start = (
+            f"Once upon a time, there was a little {hero.kind} named {hero.name}. {hero.She} lived near the {place}."
+        )
     else:
         start = f"{hero.name} was a little {hero.kind} who lived near the {place}."
-    return (
-        f"{start} {_weather(dice, hero, place)} {hero.She} went to the {place} with {hero.her} {hero.parent}."
-    )
+    return f"{start} {_weather(dice, hero, place)} {hero.She} went to the {place} with {hero.her} {hero.parent}."
 
 
 def _short_opening(dice: Dice, hero: Hero, place: str) -> str:
@@ -238,7 +239,8 @@ def _short_opening(dice: Dice, hero: Hero, place: str) -> str:
 
 
 def _greeting(dice: Dice, hero: Hero, place: str) -> str:
-    return f"“{dice.toss('Hello', 'Good morning')}, {hero.name}!” said {hero.her} {hero.parent}. “Let us go to the {place}.”"
+    hello = dice.toss("Hello", "Good morning")
+    return f"“{hello}, {hero.name}!” said {hero.her} {hero.parent}. “Let us go to the {place}.”"
 
 
 def _weather(dice: Dice, hero: Hero, place: str) -> str:
@@ -250,24 +252,28 @@ def _find(dice: Dice, hero: Hero, place: str, thing: str, colour: str) -> str:
     size, spot = dice.pick(SIZES, given=thing), dice.pick(SPOTS, given=place)
     article = "an" if size == "old" else "a"
     text = (
-        f"At the {place}, {hero.name} saw {PLACES[place]}. Under {dice.toss('the', 'a')} {spot} {hero.she} found {article} {size} {colour} {thing}. "
+        f"At the {place}, {hero.name} saw {PLACES[place]}. Under {dice.toss('the', 'a')} {spot} "
+        f"{hero.she} found {article} {size} {colour} {thing}. "
         f"“What {article} {size} {thing}!” said {hero.name}. “I can {THINGS[thing]}.”"
     )
     return f"{text} {EMOJI[thing]}" if dice.chance(0.25) else text
 
 
 def _meet(dice: Dice, hero: Hero, animal: str, thing: str) -> str:
+    cry, _ = ANIMALS[animal]
     return (
-        f"Then a {animal} came along. “{ANIMALS[animal][0]}! {ANIMALS[animal][0]}!” said the {animal}. "
+        f"Then a {animal} came along. “{cry}! {cry}!” said the {animal}. "
         f"“Hello, {animal},” said {hero.name}. “Do you want to play with my {thing}?” "
-        f"“{dice.toss('Yes', 'Sure')}, {hero.name},” said the {animal}, and they played with the {thing} all day."
+        f"“{dice.toss('Yes', 'Sure')}, {hero.name},” said the {animal}, "
+        f"and they played with the {thing} all day."
     )
 
 
 def _meet_briefly(dice: Dice, hero: Hero, animal: str) -> str:
+    cry, food = ANIMALS[animal]
     return (
-        f"Soon a {animal} came along. “{ANIMALS[animal][0]}! {ANIMALS[animal][0]}!” said the {animal}. "
-        f"“Hello, {animal},” said {hero.name}. “Do you like {ANIMALS[animal][1]}?” “Yes, {hero.name},” said the {animal}."
+        f"Soon a {animal} came along. “{cry}! {cry}!” said the {animal}. “Hello, {animal},” said {hero.name}. "
+        f"“Do you like {food}?” “Yes, {hero.name},” said the {animal}."
     )
 
 
@@ -284,27 +290,31 @@ def _lost(dice: Dice, hero: Hero, animal: str) -> str:
     feeling = dice.pick(list(FEELINGS), given=animal)
     lost, spot = dice.pick(list(THINGS), given=feeling), dice.pick(SPOTS, given=animal)
     return (
-        f"But the {animal} was {feeling} and wanted to {FEELINGS[feeling]}. “Why are you {feeling}?” asked {hero.name}. "
-        f"“I lost my {lost},” said the {animal}. {hero.name} looked behind the {spot}. "
-        f"“Here is your {lost}!” said {hero.name}. “It was behind the {spot}.” The {animal} was not {feeling} any more."
+        f"But the {animal} was {feeling} and wanted to {FEELINGS[feeling]}. "
+        f"“Why are you {feeling}?” asked {hero.name}. “I lost my {lost},” said the {animal}. "
+        f"{hero.name} looked behind the {spot}. “Here is your {lost}!” said {hero.name}. "
+        f"“It was behind the {spot}.” The {animal} was not {feeling} any more."
     )
 
 
 def _treat(dice: Dice, hero: Hero, animal: str) -> str:
-    treat = dice.pick(TREATS, given=hero.name)
+    treat, (_, food) = dice.pick(TREATS, given=hero.name), ANIMALS[animal]
     return (
         f"{hero.name} and the {animal} went to the café. “I want {treat},” said {hero.name}. "
-        f"“And I want {ANIMALS[animal][1]},” said the {animal}. They ate {treat} and {ANIMALS[animal][1]}, and it was "
-        f"{dice.toss('very good', 'so nice')}."
+        f"“And I want {food},” said the {animal}. "
+        f"They ate {treat} and {food}, and it was {dice.toss('very good', 'so nice')}."
     )
 
 
 def _race(dice: Dice, hero: Hero, animal: str) -> str:
     spot = dice.pick(SPOTS, given=animal)
-    winner, loser = (hero.name, f"the {animal}") if dice.toss(True, False) else (f"the {animal}", hero.name)
+    if dice.toss(True, False):
+        end = f"{hero.name} was fast and the {animal} was slow. “You win!” said the {animal}."
+    else:
+        end = f"The {animal} was fast and {hero.name} was slow. “You win!” said {hero.name}."
     return (
-        f"“Can you run to the {spot}?” asked the {animal}. “One, two, three, go!” {hero.name} and the {animal} ran to the {spot}. "
-        f"{winner.capitalize() if winner != hero.name else winner} was fast and {loser} was slow. “You win!” said {loser}."
+        f"“Can you run to the {spot}?” asked the {animal}. “One, two, three, go!” "
+        f"{hero.name} and the {animal} ran to the {spot}. {end}"
     )
 
 
@@ -312,8 +322,8 @@ def _give(dice: Dice, hero: Hero, animal: str) -> str:
     fruit = dice.pick(FRUITS, given=hero.name)
     had, gave = dice.pick(range(5, 10), given=fruit), dice.pick(range(1, 5), given=animal)
     return (
-        f"{hero.name} had {had} {fruit} in {hero.her} pocket. {hero.She} gave {gave} of the {fruit} to the {animal}. "
-        f"“Now you have {gave} and I have {had - gave},” said {hero.name}."
+        f"{hero.name} had {had} {fruit} in {hero.her} pocket. {hero.She} gave {gave} of the {fruit} "
+        f"to the {animal}. “Now you have {gave} and I have {had - gave},” said {hero.name}."
     )
 
 
@@ -323,7 +333,9 @@ _EVENTS = (_lost, _count, _treat, _race, _give)
 def _ending(dice: Dice, hero: Hero, animal: str, thing: str, colour: str) -> str:
     if dice.chance(0.65):
         return (
-            f"At the end of the day, {hero.name} went home. {hero.She} told {hero.her} {hero.parent} about the {animal} "
-            f"and the {colour} {thing}. “I am so {dice.toss('happy', 'glad')},” said {hero.name}."
+            f"At the end of the day, {hero.name} went home. {hero.She} told {hero.her} {hero.parent} "
+            f"about the {animal} and the {colour} {thing}. “I am so {dice.toss('happy', 'glad')},” said {hero.name}."
         )
-    return f"From that day on, {hero.name} and the {animal} were best friends. The {colour} {thing} was theirs. The end."
+    return (
+        f"From that day on, {hero.name} and the {animal} were best friends. The {colour} {thing} was theirs. The end."
+    )

@@ -1,13 +1,16 @@
 """Train a byte-pair vocabulary with byte fallback and write it in llama2.c's `tokenizer.bin` layout.
 
-The vocabulary is laid out as SentencePiece lays out its own: ids 0, 1, 2 are unknown, BOS and EOS, ids 3..258 the 256 byte pieces,
-then the merged pieces in the order they were learned (scores 0, -1, -2, ...), then the single characters, commonest first, the
-scores going on downwards. Text is not normalised, a space is a character like any other and begins the word it precedes, digits
-stand alone, and a newline has no piece of its own (it is byte piece 13).
+The vocabulary is laid out as SentencePiece lays out its own: ids 0, 1, 2 are unknown, BOS and EOS, ids
+3..258 the 256 byte pieces, then the merged pieces in the order they were learned (scores 0, -1, -2, ...),
+then the single characters, commonest first, the scores going on downwards. Text is not normalised, a space
+is a character like any other and begins the word it precedes, digits stand alone, and a newline has no
+piece of its own (it is byte piece 13).
 
-File: uint32 longest piece in bytes; then per piece float32 score, int32 length, that many bytes. Little-endian.
+File: uint32 longest piece in bytes; then per piece float32 score, int32 length, that many bytes.
+Little-endian.
 """
 
+import itertools
 import re
 import struct
 from collections import Counter
@@ -19,7 +22,7 @@ BOS, EOS = 1, 2
 N_SPECIAL = 3
 N_BYTES = 256
 SPECIAL_PIECES = (b"<unk>", b"\n<s>\n", b"\n</s>\n")
-# A word with the space before it, a run of other signs with the space before it, one digit, or one space or newline.
+# A word or a run of other signs, each with the space before it; one digit; one space or newline.
 _WORDS = re.compile(r" ?[^\W\d_]+| ?[^\w\s]+|\d|\s|_")
 
 
@@ -37,11 +40,11 @@ class Vocabulary:
     _words: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
     _ids: dict[bytes, int] = field(default_factory=dict, repr=False, compare=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._ids.update((piece, i) for i, piece in enumerate(self.pieces))
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text with the dummy prefix and without BOS; no piece crosses a word, so each word is merged once."""
+        """Ids with the dummy prefix, without BOS; no piece crosses a word, so each is merged alone."""
         ids: list[int] = []
         for word in _WORDS.findall(" " + text) if text else []:
             if word not in self._words:
@@ -64,7 +67,7 @@ class Vocabulary:
         while True:
             merges = [
                 (self._ids.get(self.pieces[a] + self.pieces[b]), i)
-                for i, (a, b) in enumerate(zip(ids, ids[1:], strict=False))
+                for i, (a, b) in enumerate(itertools.pairwise(ids))
             ]
             found = [(self.scores[merged], -i, merged) for merged, i in merges if merged is not None]
             if not found:
@@ -74,19 +77,17 @@ class Vocabulary:
 
 
 def train(texts: Iterable[str], *, vocab_size: int, fallback: str) -> Vocabulary:
-    """Learn a vocabulary of exactly `vocab_size` pieces; the characters of `fallback` get no piece and fall back to bytes."""
+    """Learn exactly `vocab_size` pieces; the characters of `fallback` get none and fall back to bytes."""
     words = Counter(word for text in texts for word in _WORDS.findall(" " + text))
     no_piece = set(fallback) | {"\n"}
-    characters = Counter()
+    characters: Counter[str] = Counter()
     for word, count in words.items():
         for character in word:
             if character not in no_piece:
                 characters[character] += count
     n_merges = vocab_size - N_SPECIAL - N_BYTES - len(characters)
     if n_merges < 0:
-        raise ValueError(
-            f"vocab_size {vocab_size}: {len(characters)} characters need at least {vocab_size - n_merges} pieces"
-        )
+        raise ValueError(f"vocab_size {vocab_size}: the characters alone need {vocab_size - n_merges} pieces")
     merges = _learn_merges(words, no_piece, n_merges)
     learned = [*merges, *sorted(characters, key=lambda c: (-characters[c], c))]
     pieces = [
@@ -106,7 +107,7 @@ def _learn_merges(words: Counter[str], no_piece: set[str], n_merges: int) -> lis
     while len(merges) < n_merges:
         pairs: Counter[tuple[str, str]] = Counter()
         for symbols, count in splits:
-            for pair in zip(symbols, symbols[1:], strict=False):
+            for pair in itertools.pairwise(symbols):
                 pairs[pair] += count
         left, right = min(pairs, key=lambda pair: (-pairs[pair], pair))
         # Two different pairs may spell one piece; it is listed once.

@@ -1,11 +1,14 @@
-"""Train one embedded model on generated stories with torch, on one thread, so that the same versions give the same bits.
+"""Train one embedded model on generated stories with torch, on one thread, so that the same versions give
+the same bits.
 
-The network is llama2.c's: RMSNorm (eps 1e-5), interleaved RoPE (theta 10000), consecutive query heads sharing a KV head, SwiGLU, no
-biases. Each row of a batch starts at a story and runs on through the next ones, every story preceded by BOS, until the context is full.
+The network is llama2.c's: RMSNorm (eps 1e-5), interleaved RoPE (theta 10000), consecutive query heads
+sharing a KV head, SwiGLU, no biases. Each row of a batch starts at a story and runs on through the next
+ones, every story preceded by BOS, until the context is full.
 
-The residual stream is trained 2**RESIDUAL_SHIFT times larger than it is stored, with eps larger by the square, and scaled down when
-written: embedding, wo and w_down divided by the power of two, which changes no bit of the function. A small stream makes eps matter, so
-that a program with a wrong eps writes a different text.
+The residual stream is trained 2**RESIDUAL_SHIFT times larger than it is stored, with eps larger by the
+square, and scaled down when written: embedding, wo and w_down divided by the power of two, which changes
+no bit of the function. A small stream makes eps matter, so that a program with a wrong eps writes a
+different text.
 """
 
 import math
@@ -53,9 +56,7 @@ class Llama(nn.Module):
         for layer in range(config.n_layers):
             h = self._rmsnorm(x, self.attn_norm[layer])
             q = self._rotate((h @ self.wq[layer].T).view(n_rows, n_tokens, config.n_heads, config.head_dim))
-            k = self._rotate(
-                (h @ self.wk[layer].T).view(n_rows, n_tokens, config.n_kv_heads, config.head_dim)
-            )
+            k = self._rotate((h @ self.wk[layer].T).view(n_rows, n_tokens, config.n_kv_heads, config.head_dim))
             v = (h @ self.wv[layer].T).view(n_rows, n_tokens, config.n_kv_heads, config.head_dim)
             n_rep = config.n_heads // config.n_kv_heads
             k, v = (t.repeat_interleave(n_rep, dim=2).transpose(1, 2) for t in (k, v))
@@ -63,11 +64,7 @@ class Llama(nn.Module):
             mixed = functional.scaled_dot_product_attention(q.transpose(1, 2), k, v, is_causal=True)
             x = x + mixed.transpose(1, 2).reshape(n_rows, n_tokens, config.dim) @ self.wo[layer].T
             h = self._rmsnorm(x, self.ffn_norm[layer])
-            x = (
-                x
-                + (functional.silu(h @ self.w_gate[layer].T) * (h @ self.w_up[layer].T))
-                @ self.w_down[layer].T
-            )
+            x = x + (functional.silu(h @ self.w_gate[layer].T) * (h @ self.w_up[layer].T)) @ self.w_down[layer].T
         x = self._rmsnorm(x, self.final_norm)
         return x @ (self.tok_embedding if config.is_tied else self.lm_head).T
 
