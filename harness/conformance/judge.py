@@ -40,6 +40,7 @@ _SHOWN = 48  # bytes of each continuation that a divergence shows
 _AHEAD = 12  # tokens of the reference's continuation that a divergence shows
 _TRUSTED = 4  # generated tokens that must agree before what was set aside around them is called a convention
 _MAX_READINGS = 6
+_FEW_TIES = 4  # in a short text; honest float32 programs part at a near tie once in some ten thousand tokens
 _ENOUGH = 16  # bytes of a continuation that can tell one text from another
 
 
@@ -227,6 +228,7 @@ class Judge:
     def _explained(self, claim: Claim, path: Walk, conventions: tuple[str, ...]) -> Verdict:
         """The whole text is what the reference allows; is it enough of it?"""
         case = claim.case
+        claim.prefix = path.ids
         n_judged = len(path.ids) - len(case.prompt_ids)
         wanted = clamp_steps(case.steps, self.reference.config.seq_len) - (len(case.prompt_ids) - 1)
         has_ended = path.next_id in (self.bos, self.tokenizer.eos_id)
@@ -235,6 +237,9 @@ class Judge:
             kind, reason = Kind.INCONCLUSIVE, f"only {n_judged} generated tokens could be judged"
         elif n_judged < wanted - 1 and not has_ended:
             kind, reason = Kind.INCONCLUSIVE, f"it stopped after {n_judged} of {wanted} tokens without a stop"
+        elif kind is Kind.TIE and len(path.certificates) > max(_FEW_TIES, n_judged // 8):
+            kind = Kind.INCONCLUSIVE
+            reason = f"{len(path.certificates)} of {n_judged} tokens are near ties: too many to tell anything"
         elif kind is Kind.TIE:
             n = len(path.certificates)
             reason = f"{n} near tie{'s' * (n != 1)} taken the other way, each within the noise floor"
@@ -530,7 +535,7 @@ class Judge:
         """
         case = claim.case
         ids = claim.prefix
-        if verdict.kind.is_green and case.ids:
+        if verdict.kind is Kind.EXACT and case.ids:
             ids = [case.prompt_ids[0], *case.ids]
         first = len(case.prompt_ids) - 1
         if len(ids) <= first + 1:

@@ -74,7 +74,13 @@ def _lowered(mass: float, odds: float) -> float:
 
 
 def _before(p: Array, token: int, odds: float) -> tuple[float, float]:
-    """Least and most mass that can stand before a token in the order of falling probability."""
+    """Least and most mass that can stand before a token in the order of falling probability.
+
+    Where nothing can move (an infinite temperature), equal probabilities keep the order of their ids.
+    """
+    if odds == 1.0:
+        mass = float(p[p > p[token]].sum() + p[:token][p[:token] == p[token]].sum())
+        return mass, mass
     surely = p > p[token] * odds * odds
     maybe = p >= p[token] / (odds * odds)
     maybe[token] = False
