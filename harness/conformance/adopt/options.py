@@ -117,7 +117,7 @@ def role_of(name: str) -> str | None:
     for role, known in _ROLE_WORDS.items():
         if any(len(word) > 3 and compact.startswith(word) for word in known):
             return role
-    return None
+    return "steps" if "max" in words else None
 
 
 def mine(text: str, *, program: Iterable[str] = ()) -> Usage:

@@ -40,6 +40,7 @@ class Shape:
         stdin: fed to the program.
         files, model_dir: name -> placeholder, as in a manifest.
         cwd: as in a manifest.
+        is_said: whether the program itself speaks of these arguments.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Shape:
     files: tuple[tuple[str, str], ...] = ()
     model_dir: tuple[tuple[str, str], ...] = ()
     cwd: str = "{work}"
+    is_said: bool = False
 
     @property
     def words(self) -> Group:
@@ -217,7 +219,7 @@ def mined_shapes(usage: Usage) -> list[Shape]:
     seen: dict[tuple[object, ...], Shape] = {}
     for shape in (*map(_directory_if_named, shapes), *in_directory):
         seen.setdefault((shape.args, shape.prompt_args, shape.model_dir), shape)
-    return list(seen.values())
+    return [replace(shape, is_said=True) for shape in seen.values()]
 
 
 def _directory_if_named(shape: Shape) -> Shape:

@@ -15,7 +15,7 @@ from harness.adapters import toolchain
 from harness.adapters.implementation import ProcessImplementation
 from harness.adapters.manifest import Manifest
 from harness.adapters.process import Limits
-from harness.conformance.adopt.options import looks_like_usage
+from harness.conformance.adopt.options import ROLES, looks_like_usage
 from harness.conformance.adopt.reading import Oracle, Reading, read
 from harness.conformance.adopt.shapes import PLAIN, Form, Shape
 from harness.errors import InputError, TimedOut
@@ -86,9 +86,11 @@ class Tried:
 
     @property
     def rank(self) -> tuple[object, ...]:
-        """Larger is better: more of the request arrives, with fewer words."""
+        """Larger is better: more of the request arrives, by options that it speaks of, with fewer words."""
         extra = not self.takes_prompt and self.shape.passes("prompt")
-        return (self.takes_prompt, self.counts_steps, -len(self.shape.words) - 2 * extra, -self.trial.number)
+        n_said = sum(map(self.shape.passes, ROLES)) if self.shape.is_said else 0
+        n_words = len(self.shape.words) + 2 * extra
+        return (self.takes_prompt, self.counts_steps, n_said, -n_words, -self.trial.number)
 
     @property
     def output(self) -> str:
