@@ -217,6 +217,15 @@ class Engine:
             for index in self.ops.layer_order(self.config):
                 self.layer(index)
 
+    def matrices(self) -> list[Array]:
+        """All float matrices in the order in which one token meets them: what decoding must read at the least."""
+        found: list[Weight] = []
+        for index in self.ops.layer_order(self.config):
+            weights = self.layer(index)
+            found += [*weights.wqkv, weights.wo, *weights.w_gate_up, weights.w_down]
+        found.append(self._outer("lm_head"))
+        return [w for w in found if not isinstance(w, QuantTensor)]
+
     # -- one block -----------------------------------------------------------------------------------------------
 
     def _block(

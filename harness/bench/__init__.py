@@ -1,0 +1,1 @@
+"""How fast is it? Never two measurements at once on one machine; ratios within one run, interleaved."""
