@@ -16,6 +16,7 @@ decoding without a prompt, tags, prompt, temperature, topp and seed.
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import math
 import os
 import tomllib
@@ -27,13 +28,26 @@ from typing import Annotated
 import numpy as np
 import pydantic
 
-from harness.conformance.case import Case, Margin, ModelRef, Provenance, render
-from harness.engine import STRICT, Engine, TopTwo, generate
+from harness.adapters import manifest as manifests
+from harness.adapters.implementation import ProcessImplementation
+from harness.conformance.case import Case, Margin, ModelRef, Provenance, read_case, render
+from harness.engine import STRICT, Engine, TopTwo, blas_threads, generate
 from harness.errors import CaseError
-from harness.models import Model, ModelFiles, load, locate
+from harness.models import Model, ModelFiles, golden_dir, impls_dir, load, locate
 from harness.results import Observation, Request
 
-__all__ = ["Agree", "PlannedCase", "difference", "planned", "read_plan", "record"]
+__all__ = [
+    "Agree",
+    "PlannedCase",
+    "difference",
+    "path_of",
+    "planned",
+    "program_for",
+    "read_plan",
+    "record",
+    "source_name",
+    "wanted",
+]
 
 # An independent program: it is asked, and what it did is seen.
 Agree = Callable[[Request], Observation]
@@ -146,10 +160,77 @@ def planned(case: Case) -> PlannedCase:
     )
 
 
+def path_of(case: PlannedCase | Case) -> Path:
+    """Return where a golden is, or will be."""
+    return golden_dir() / case.suite / f"{case.name}.toml"
+
+
+def wanted(suite: str, names: Sequence[str] | None = None) -> list[tuple[PlannedCase, Case | None]]:
+    """Return what a suite asks, in the order of its plan, each with the golden that is there.
+
+    A golden that no plan holds asks what it always asked; chats, which cannot be recorded, are left out unless
+    they are named.
+
+    Args:
+        suite: its name.
+        names: of cases; `*` and `?` match. Each must match something.
+
+    Raises:
+        CaseError: there is no such suite or case, or one of its files is wrong.
+    """
+    directory = golden_dir() / suite
+    if not directory.is_dir():
+        raise CaseError("there is no such suite", path=directory)
+    plan = directory / "plan.toml"
+    entries = {entry.name: entry for entry in (read_plan(plan) if plan.is_file() else [])}
+    there = {path.stem: path for path in sorted(directory.glob("*.toml")) if path != plan}
+    known = list(dict.fromkeys((*entries, *there)))
+    for name in names or ():
+        if not fnmatch.filter(known, name):
+            raise CaseError(f"has no case {name}", path=directory, hint=f"plan it in {plan.name}, or see the files")
+    found = []
+    for name in known:
+        if names is not None and not any(fnmatch.fnmatchcase(name, like) for like in names):
+            continue
+        old = read_case(there[name]) if name in there else None
+        if name in entries:
+            found.append((entries[name], old))
+        elif old is not None and (names is not None or not old.is_chat):
+            found.append((planned(old), old))
+    return found
+
+
+# ---- who agrees ---------------------------------------------------------------------------------
+
+
+def program_for(impl: ProcessImplementation, container: str) -> ProcessImplementation:
+    """Return the implementation, or the first of its variants that reads a container ("llama2c-v2": int8).
+
+    Raises:
+        CaseError: none of them reads it.
+    """
+    if container in impl.manifest.formats:
+        return impl
+    variants = manifests.load(impl.manifest.path) if impl.manifest.path.is_file() else []
+    for variant in variants:
+        if container in variant.formats:
+            return ProcessImplementation(variant)
+    raise CaseError(f"{impl.name} does not read {container}, so it cannot agree", hint="name another with --agree")
+
+
+def source_name(impl: ProcessImplementation) -> str:
+    """Return what the provenance calls a program: where it is, and the flags that decide its arithmetic."""
+    manifest = impl.manifest
+    place = f"impls/{manifest.src.name}" if manifest.src.parent == impls_dir() else impl.name
+    words = [word for command in manifest.build for word in command]
+    flags = [w for w in words if w.startswith(("-O", "-D", "-f", "-m")) and w != "-ffp-contract=off"]
+    return f"{place} at {' '.join(flags)}" if flags else place
+
+
 # ---- recording ----------------------------------------------------------------------------------
 
 
-def record(wanted: PlannedCase, *, agree: Mapping[str, Agree], old: Case | None = None) -> Case:
+def record(plan: PlannedCase, *, agree: Mapping[str, Agree], old: Case | None = None) -> Case:
     """Answer a planned case.
 
     Args:
@@ -163,40 +244,41 @@ def record(wanted: PlannedCase, *, agree: Mapping[str, Agree], old: Case | None 
     """
     if not agree:
         raise ValueError("a golden needs an independent source beside the reference")
-    files = locate(wanted.model)
+    files = locate(plan.model)
     model = load(files.checkpoint, files.tokenizer)
     engine, source = _reference(model)
-    prompt_ids = tuple(model.tokenizer.encode(wanted.prompt or b""))
-    ids = tuple(
-        generate(
-            engine,
-            prompt_ids,
-            steps=wanted.steps,
-            temperature=wanted.temperature,
-            topp=wanted.topp,
-            seed=wanted.seed,
+    prompt_ids = tuple(model.tokenizer.encode(plan.prompt or b""))
+    with blas_threads(1):
+        ids = tuple(
+            generate(
+                engine,
+                prompt_ids,
+                steps=plan.steps,
+                temperature=plan.temperature,
+                topp=plan.topp,
+                seed=plan.seed,
+            )
         )
-    )
     has_bos = len(ids) >= len(prompt_ids) and ids[-1] == prompt_ids[0]
     case = Case(
-        name=wanted.name,
-        suite=wanted.suite,
-        tags=wanted.tags,
-        why=wanted.why,
-        model=ModelRef(wanted.model, files.sha256, files.tokenizer_sha256, files.format),
+        name=plan.name,
+        suite=plan.suite,
+        tags=plan.tags,
+        why=plan.why,
+        model=ModelRef(plan.model, files.sha256, files.tokenizer_sha256, files.format),
         mode="generate",
-        prompt=wanted.prompt,
-        steps=wanted.steps,
-        temperature=wanted.temperature,
-        topp=wanted.topp,
-        seed=wanted.seed,
+        prompt=plan.prompt,
+        steps=plan.steps,
+        temperature=plan.temperature,
+        topp=plan.topp,
+        seed=plan.seed,
         system=None,
         stdin=b"",
         prompt_ids=prompt_ids,
         ids=ids,
         stdout=model.tokenizer.print_text([prompt_ids[0], *ids]) + b"\n",
         ends="bos" if has_bos else "steps",
-        margins=_closest(engine, prompt_ids, ids) if wanted.temperature == 0 else (),
+        margins=_closest(engine, prompt_ids, ids) if plan.temperature == 0 else (),
         provenance=Provenance(source, tuple(agree)),
     )
     for name, program in agree.items():
