@@ -8,7 +8,7 @@
       MissingDependency      an optional package, compiler or runtime is absent -> skip with reason, or exit 2
 
 A message says what, where, expected against got, and the next step, in that order. The same facts are
-fields, so that tests and reports read fields and never prose. A wrong number is not an exception: it is a Verdict.
+fields, so that tests and reports read fields and never prose. A wrong number is no exception: it is a Verdict.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ class ModelConfig:
         vocab_size: number of token ids; always positive here, whatever sign a file uses.
         seq_len: longest context, in positions.
         is_tied: whether the classifier is the token embedding.
-        norm_eps: added to the mean square inside RMSNorm's root. llama2.c files do not store it; its programs use 1e-5.
-        rope_theta: base of the rotary frequencies. Not stored either; its programs use 10000.
+        norm_eps: added to the mean square inside RMSNorm's root. llama2.c files do not store it (1e-5).
+        rope_theta: base of the rotary frequencies. Not stored either (10000).
     """
 
     dim: int

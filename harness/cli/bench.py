@@ -23,8 +23,8 @@ def command(
     is_self: Annotated[
         bool, typer.Option("--self", help="Measure the reference engine beside this machine's limits.")
     ] = False,
-    models: Annotated[str, typer.Option(help="Model shapes, comma-separated.")] = ",".join(SHAPES),
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Interleaved rounds of each row.")] = 9,
+    models: Annotated[str, typer.Option("--models", help="Model shapes, comma-separated.")] = ",".join(SHAPES),
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=1000, help="Interleaved rounds of each row.")] = 9,
     json_file: Annotated[
         str | None, typer.Option("--json", help="Write the figures as JSON to this file (-: stdout).")
     ] = None,
@@ -51,7 +51,7 @@ def command(
     out.print(
         "Synthetic weights of these shapes, one BLAS thread, medians of interleaved rounds. Verify: 1,024 tokens a"
         " batch through the call that `harness check` uses; its share is of the matrix-product peak. Decode: one"
-        " token at a time from position 32; its share is of the bound: the same matrices times a vector, nothing else.",
+        " token at a time from position 32; its share is of the bound: the same matrices times a vector, no more.",
         style="dim",
     )
     out.print(str(machine()), style="dim")

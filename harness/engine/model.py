@@ -43,6 +43,7 @@ _KEEP_BYTES = 3 << 30  # cast weights up to this size are kept between calls
 _ROWS = 1024  # tokens of one product: enough for full speed, few enough to stay in the caches
 _VOCAB_BLOCK = 2048  # classifier rows of one block of logits
 _CLASSIFIER_ROWS = 512
+_SWIGLU_ROWS = 32
 _QUERY_CHUNK = 64  # queries of one attention block: halves the work on what the mask hides
 
 
@@ -75,12 +76,12 @@ class Judged:
         self.chosen_logit = np.full(n, np.nan)
 
     def take(self, rows: slice, first_id: int, block: Array) -> None:
-        index = np.arange(len(block))
-        best = block.argmax(axis=1)
-        top = block[index, best]
-        better = top > self.best_logit[rows]
-        self.best[rows] = np.where(better, best + first_id, self.best[rows])
-        self.best_logit[rows] = np.where(better, top, self.best_logit[rows])
+        better = np.flatnonzero(block.max(axis=1) > self.best_logit[rows])
+        if len(better):
+            winners = block if len(better) == len(block) else block[better]
+            best = winners.argmax(axis=1)
+            self.best[rows][better] = best + first_id
+            self.best_logit[rows][better] = winners[np.arange(len(best)), best]
         local = self.chosen[rows] - first_id
         here = np.flatnonzero((local >= 0) & (local < block.shape[1]))
         self.chosen_logit[rows][here] = block[here, local[here]]
@@ -162,6 +163,7 @@ class Engine:
         self._fuses_products = ops.matmul in (matmul, matmul_strict, quantised_matmul)
         self._fuses_rotation = family is LIBRARY and not replaced & FUSED_ROTATION
         self._fuses_attention = family is LIBRARY and not replaced & FUSED_ATTENTION
+        self._fuses_swiglu = family is LIBRARY and not replaced & {"activation", "gated"}
         self._plain_cache = not replaced & {"position", "cache_row", "cached_k", "cached_v", "mask"}
         self._keeps = config.n_params * self.dtype.itemsize <= keep_bytes
         self._layers: dict[int, LayerWeights] = {}
@@ -277,7 +279,11 @@ class Engine:
             gate = ops.matmul(step, "w_gate", h, w.w_gate_up[0])
             up = ops.matmul(step, "w_up", h, w.w_gate_up[1])
         values["gate"], values["up"] = gate, up
-        hidden = values["ffn_mix"] = ops.gated(step, ops.activation(step, gate), up)
+        if self._fuses_swiglu:
+            hidden = swiglu(gate, up)
+        else:
+            hidden = ops.gated(step, ops.activation(step, gate), up)
+        values["ffn_mix"] = hidden
         out = values["ffn_out"] = ops.matmul(step, "w_down", hidden, w.w_down)
         x = values["ffn_residual"] = ops.ffn_residual(step, x, out)
         if tap:
@@ -571,20 +577,36 @@ def causal_attention(q: Array, k: Array, v: Array, *, start: int) -> Array:
     grouped_out = out.reshape(n_tokens, kv_heads, rep, head_dim).transpose(1, 2, 0, 3)
     grouped = q.reshape(n_tokens, kv_heads, rep, head_dim).transpose(1, 2, 0, 3)
     keys = np.ascontiguousarray(k.transpose(1, 2, 0))  # (G, head_dim, S)
-    values = np.ascontiguousarray(v.transpose(1, 0, 2))  # (G, S, head_dim)
+    values = np.empty((kv_heads, len(k), head_dim + 1), q.dtype)  # a column of ones adds up the weights
+    values[:, :, :head_dim] = v.transpose(1, 0, 2)
+    values[:, :, head_dim] = 1
     factor = q.dtype.type(1.0 / math.sqrt(head_dim))
     for begin in range(0, n_tokens, _QUERY_CHUNK):
         end = min(begin + _QUERY_CHUNK, n_tokens)
         width, n_keys = end - begin, start + end
         block = (grouped[:, :, begin:end] * factor).reshape(kv_heads, rep * width, head_dim)
-        s = (block @ keys[:, :, :n_keys]).reshape(kv_heads, rep, width, n_keys)
+        s = block @ keys[:, :, :n_keys]
         if width > 1:
-            s[..., start + begin :] += _future(width, q.dtype)
+            s.reshape(kv_heads, rep, width, n_keys)[..., start + begin :] += _future(width, q.dtype)
         s -= s.max(axis=-1, keepdims=True)
         np.exp(s, out=s)
-        total = s.sum(axis=-1)[..., None]
-        mixed = s.reshape(kv_heads, rep * width, n_keys) @ values[:, :n_keys]
-        np.divide(mixed.reshape(kv_heads, rep, width, head_dim), total, out=grouped_out[:, :, begin:end])
+        mixed = (s @ values[:, :n_keys]).reshape(kv_heads, rep, width, head_dim + 1)
+        np.divide(mixed[..., :head_dim], mixed[..., head_dim:], out=grouped_out[:, :, begin:end])
+    return out
+
+
+def swiglu(gate: Array, up: Array) -> Array:
+    """silu(gate) * up, fused: a few rows at a time, which stay in the first caches through all passes."""
+    out = np.empty(gate.shape, gate.dtype)
+    with np.errstate(over="ignore"):
+        for begin in range(0, len(gate), _SWIGLU_ROWS):
+            rows = slice(begin, begin + _SWIGLU_ROWS)
+            g, part = gate[rows], out[rows]
+            np.negative(g, out=part)
+            np.exp(part, out=part)
+            part += 1
+            np.divide(g, part, out=part)
+            part *= up[rows]
     return out
 
 
