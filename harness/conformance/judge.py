@@ -353,8 +353,7 @@ class Judge:
         if wrong.token is None:
             reason = f"step {step}: no token prints {divergence.actual_text[:12]!r}"
         else:
-            reason = f"step {step}: token {wrong.token} where {wrong.expected} is right; regret {wrong.regret:.3g}"
-            reason += f" against a floor of {wrong.floor:.2g}"
+            reason = f"step {step}: it writes {self._named(wrong.token)} where {self._named(wrong.expected)} is right"
         return self._verdict(
             claim,
             Kind.MISMATCH,
@@ -382,6 +381,9 @@ class Judge:
             expected_text=_text(self._continuation(claim, path.ids, wrong.expected, step)[:_SHOWN]),
             actual_text=_text(path.text[path.used :][:_SHOWN]),
         )
+
+    def _named(self, token: int) -> str:
+        return "the end" if token == self.bos else repr(_text(self.tokenizer.pieces[token]))
 
     def _continuation(self, claim: Claim, ids: Sequence[int], next_id: int, step: int) -> bytes:
         """What the program would print if it went on as the reference does."""

@@ -34,11 +34,11 @@ def render(summary: Summary) -> str:
 
 
 def _table(summary: Summary) -> list[str]:
-    kinds = list(summary.counts)
+    kinds = [kind for kind in summary.counts if any(kind in row.counts for row in summary.judged_rows)]
     heads = ["implementation", "suite", "model", *(kind.value for kind in kinds), "tokens", "time"]
     aligned = ["---"] * 3 + ["---:"] * (len(kinds) + 2)
     rows = [heads, aligned]
-    for row in summary.rows:
+    for row in summary.judged_rows:
         numbers = [f"{row.counts[kind]:,}" if kind in row.counts else "-" for kind in kinds]
         names = [_text(name) for name in (row.impl, row.suite, row.model)]
         rows.append([*names, *numbers, f"{row.n_judged:,}", duration(row.wall_s)])

@@ -109,6 +109,13 @@ class Summary:
         return count(self.verdicts)
 
     @property
+    def judged_rows(self) -> tuple[Row, ...]:
+        """The rows in which anything was judged; what was skipped or is not for a program is said in words."""
+        silent = {Kind.SKIPPED, Kind.UNSUPPORTED}
+        judged = tuple(row for row in self.rows if not set(row.counts) <= silent)
+        return judged or self.rows
+
+    @property
     def skips(self) -> list[str]:
         """Why cases were SKIPPED, each reason once, with what would help."""
         reasons = Counter(_first_line(v.reason) for v in self.verdicts if v.kind is Kind.SKIPPED)
@@ -284,7 +291,10 @@ def particulars(verdict: Verdict) -> list[str]:
 
 
 def describe_divergence(divergence: Divergence) -> list[str]:
-    """Say where a continuation left the expected one and by how much, in two lines."""
+    """Say where a continuation left the expected one and by how much, in at most two lines."""
+    after = [f"after {visible(divergence.before, quoted=True)}"] if divergence.before else []
+    if divergence.expected is None and divergence.actual is None:
+        return after  # bytes differ, not tokens
     ids = [
         f"{name} id {'?' if token is None else token}"
         for name, token in (("expected", divergence.expected), ("actual", divergence.actual))
@@ -294,7 +304,7 @@ def describe_divergence(divergence: Divergence) -> list[str]:
         where += f"; regret {number(divergence.regret)}"
         if not math.isnan(divergence.floor):
             where += f" against a noise floor of {number(divergence.floor)}"
-    return [where, f"after {visible(divergence.before, quoted=True)}"]
+    return [where, *after]
 
 
 def visible(text: str, *, quoted: bool = False) -> str:

@@ -81,7 +81,7 @@ def _style(kind: Kind) -> str:
 
 
 def _table(summary: Summary) -> Table:
-    kinds = list(summary.counts)
+    kinds = [kind for kind in summary.counts if any(kind in row.counts for row in summary.judged_rows)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in ("implementation", "suite", "model"):
         table.add_column(name, overflow="fold")
@@ -90,7 +90,7 @@ def _table(summary: Summary) -> Table:
     table.add_column("tokens", justify="right")
     table.add_column("time", justify="right", no_wrap=True)
     previous = None
-    for row in summary.rows:
+    for row in summary.judged_rows:
         name = visible(row.impl) if row.impl != previous else ""
         previous = row.impl
         numbers = [f"{row.counts[kind]:,}" if kind in row.counts else "-" for kind in kinds]
@@ -106,7 +106,7 @@ def _list(summary: Summary) -> list[RenderableType]:
             f"{visible(row.impl)} {visible(row.suite)} {visible(row.model)}: {counted(row.counts)}; "
             f"{row.n_judged:,} tokens, {duration(row.wall_s)}"
         )
-        for row in summary.rows
+        for row in summary.judged_rows
     ]
 
 
