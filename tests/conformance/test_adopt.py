@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from harness.__main__ import main
 from harness.adapters.implementation import ProcessImplementation
 from harness.adapters.manifest import Manifest, load
+from harness.adapters.toolchain import find, tool
 from harness.conformance.adopt import Verdict, adopt, default_path, limits
 from harness.conformance.adopt.options import Option, file_names, mine, mine_program, role_of
 from harness.conformance.adopt.reading import Oracle, read
@@ -108,18 +110,51 @@ def test_a_port_of_each_shape_is_adopted_and_its_manifest_reproduces_the_referen
             assert getattr(manifest.needs if hasattr(manifest.needs, key) else manifest, key) == wanted
     assert any(one.key == "run" for one in found.evidence)
 
-    oracle = oracles["gqa-q8" if manifest.precision == "q8" else "gqa"]
+    assert_reproduces(manifest, oracles, tmp_path, prompt=b"" if name in WITHOUT_PROMPT else b"Ben")
+
+
+def assert_reproduces(manifest, oracles, tmp_path, prompt):
+    model = "gqa-q8" if manifest.precision == "q8" else "gqa"
     files = prepare(
-        locate("gqa-q8" if manifest.precision == "q8" else "gqa"),
+        locate(model),
         format=manifest.formats[0],
         mha=manifest.needs.mha,
         tokenizer_layout=manifest.needs.tokenizer_layout or "today",
         out_dir=tmp_path / "models",
     )
-    prompt = b"" if name in WITHOUT_PROMPT else b"Ben"
     seen = ProcessImplementation(manifest).run(Request(files.checkpoint, files.tokenizer, prompt, 26))
     assert seen.failure is None
-    assert read(seen.stdout, oracle.expect(prompt, 26)).is_right
+    assert read(seen.stdout, oracles[model].expect(prompt, 26)).is_right
+
+
+@pytest.fixture
+def interpreted(tmp_path):
+    """The command that runs a port of a language: an interpreter, its options, and the script or class."""
+
+    def command(language):
+        if language == "JavaScript":
+            return [*tool("node"), str(SHAPES / "port.js")]
+        java, javac = find("java"), find("javac")
+        if java is None or javac is None:
+            pytest.skip("no Java development kit: neither java nor javac in PATH")
+        subprocess.run([javac, "-d", tmp_path / "classes", SHAPES / "Port.java"], check=True)
+        return [java, "-cp", str(tmp_path / "classes"), "Port"]
+
+    return command
+
+
+@pytest.mark.parametrize("language", ["JavaScript", "Java"])
+def test_a_port_behind_another_interpreter_is_adopted(language, interpreted, tmp_path, oracles):
+    command, path = interpreted(language), tmp_path / "impl.toml"
+    found = adopt(command, path=path)
+    assert found.verdict is Verdict.REPRODUCES
+    path.write_text(found.manifest_toml)
+    (manifest,) = load(path)
+    assert manifest.language == language
+    assert list(manifest.run[len(command) :]) == FLAG_WORDS
+    if language == "Java":  # classes lie beside the manifest, so that both can be moved together
+        assert manifest.run[1:4] == ("-cp", "{src}/classes", "Port")
+    assert_reproduces(manifest, oracles, tmp_path, prompt="Zoë".encode())
 
 
 def test_a_buggy_port_is_adopted_with_what_its_output_depends_on(tmp_path):
