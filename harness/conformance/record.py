@@ -39,6 +39,7 @@ from harness.results import Observation, Request
 __all__ = [
     "Agree",
     "PlannedCase",
+    "answer",
     "difference",
     "path_of",
     "planned",
@@ -231,7 +232,7 @@ def source_name(impl: ProcessImplementation) -> str:
 
 
 def record(plan: PlannedCase, *, agree: Mapping[str, Agree], old: Case | None = None) -> Case:
-    """Answer a planned case.
+    """Answer a planned case, and have the answer confirmed.
 
     Args:
         agree: independent programs by the name that the provenance gives them; at least one.
@@ -244,6 +245,16 @@ def record(plan: PlannedCase, *, agree: Mapping[str, Agree], old: Case | None = 
     """
     if not agree:
         raise ValueError("a golden needs an independent source beside the reference")
+    case = answer(plan)
+    files = locate(plan.model)
+    for name, program in agree.items():
+        _require_agreement(case, files, name, program)
+    case = replace(case, provenance=replace(case.provenance, agreed=tuple(agree)))
+    return _with_old_provenance(case, old)
+
+
+def answer(plan: PlannedCase) -> Case:
+    """Return what the reference alone says; a golden only once independent programs have agreed."""
     files = locate(plan.model)
     model = load(files.checkpoint, files.tokenizer)
     engine, source = _reference(model)
@@ -260,7 +271,7 @@ def record(plan: PlannedCase, *, agree: Mapping[str, Agree], old: Case | None = 
             )
         )
     has_bos = len(ids) >= len(prompt_ids) and ids[-1] == prompt_ids[0]
-    case = Case(
+    return Case(
         name=plan.name,
         suite=plan.suite,
         tags=plan.tags,
@@ -279,11 +290,8 @@ def record(plan: PlannedCase, *, agree: Mapping[str, Agree], old: Case | None = 
         stdout=model.tokenizer.print_text([prompt_ids[0], *ids]) + b"\n",
         ends="bos" if has_bos else "steps",
         margins=_closest(engine, prompt_ids, ids) if plan.temperature == 0 else (),
-        provenance=Provenance(source, tuple(agree)),
+        provenance=Provenance(source),
     )
-    for name, program in agree.items():
-        _require_agreement(case, files, name, program)
-    return _with_old_provenance(case, old)
 
 
 def _reference(model: Model) -> tuple[Engine, str]:
