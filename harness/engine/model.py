@@ -255,6 +255,7 @@ class Engine:
             )
         if tap:
             values["q_raw"], values["k_raw"] = q.copy(), k.copy()
+        values["v"] = v
         if self._fuses_rotation and len(w.wqkv) == 1:
             # An adjacent pair is a complex number, and turning it is one product, queries and keys together.
             turn = step.memo.get("turn")
@@ -266,7 +267,7 @@ class Engine:
         else:
             cos, sin = ops.angles(step)
             q, k = ops.rotate_q(step, q, cos, sin), ops.rotate_k(step, k, cos, sin)
-        values["q"], values["k"], values["v"] = q, k, v
+        values["q"], values["k"] = q, k
         mixed = values["attn_mix"] = ops.mixed(step, attend(step, q, k, v).reshape(n, config.dim))
         out = values["attn_out"] = ops.matmul(step, "wo", mixed, w.wo)
         x = values["attn_residual"] = ops.attn_residual(step, x, out)
@@ -576,7 +577,7 @@ def causal_attention(q: Array, k: Array, v: Array, *, start: int) -> Array:
     out = np.empty((n_tokens, n_heads, head_dim), q.dtype)
     grouped_out = out.reshape(n_tokens, kv_heads, rep, head_dim).transpose(1, 2, 0, 3)
     grouped = q.reshape(n_tokens, kv_heads, rep, head_dim).transpose(1, 2, 0, 3)
-    keys = np.ascontiguousarray(k.transpose(1, 2, 0))  # (G, head_dim, S)
+    keys = np.ascontiguousarray(k.transpose(1, 0, 2))  # (G, S, head_dim)
     values = np.empty((kv_heads, len(k), head_dim + 1), q.dtype)  # a column of ones adds up the weights
     values[:, :, :head_dim] = v.transpose(1, 0, 2)
     values[:, :, head_dim] = 1
@@ -584,13 +585,14 @@ def causal_attention(q: Array, k: Array, v: Array, *, start: int) -> Array:
     for begin in range(0, n_tokens, _QUERY_CHUNK):
         end = min(begin + _QUERY_CHUNK, n_tokens)
         width, n_keys = end - begin, start + end
-        block = (grouped[:, :, begin:end] * factor).reshape(kv_heads, rep * width, head_dim)
-        s = block @ keys[:, :, :n_keys]
+        block = np.multiply(grouped[:, :, begin:end].transpose(0, 3, 1, 2), factor, order="C")
+        # Keys outermost: the maximum over them is then taken across whole rows, which is quicker than within rows.
+        s = keys[:, :n_keys] @ block.reshape(kv_heads, head_dim, rep * width)
         if width > 1:
-            s.reshape(kv_heads, rep, width, n_keys)[..., start + begin :] += _future(width, q.dtype)
-        s -= s.max(axis=-1, keepdims=True)
+            s.reshape(kv_heads, n_keys, rep, width)[:, start + begin :] += _future(width, q.dtype)[:, None]
+        s -= s.max(axis=1, keepdims=True)
         np.exp(s, out=s)
-        mixed = (s @ values[:, :n_keys]).reshape(kv_heads, rep, width, head_dim + 1)
+        mixed = (s.transpose(0, 2, 1) @ values[:, :n_keys]).reshape(kv_heads, rep, width, head_dim + 1)
         np.divide(mixed[..., :head_dim], mixed[..., head_dim:], out=grouped_out[:, :, begin:end])
     return out
 
@@ -627,10 +629,10 @@ _FUTURE: dict[tuple[int, Any], Array] = {}
 
 
 def _future(width: int, dtype: npt.DTypeLike) -> Array:
-    """(width, width) to add to scores: -inf above the diagonal."""
+    """(keys, queries), each width, to add to scores: -inf where the key comes after the query."""
     key = (width, np.dtype(dtype))
     if key not in _FUTURE:
-        _FUTURE[key] = np.triu(np.full((width, width), -np.inf, dtype), 1)
+        _FUTURE[key] = np.tril(np.full((width, width), -np.inf, dtype), -1)
     return _FUTURE[key]
 
 
