@@ -163,7 +163,8 @@ def best(
                 continue
             ends = ends if ends is not None else list(_ends(base))
             for start, before, is_structure in agreeing:
-                for end, after in ends:
+                whole = _before_statistics(base, start + furthest) if 0 < furthest == len(target) else ()
+                for end, after in (*whole, *ends):
                     if end < start:
                         continue
                     order += 1
@@ -440,6 +441,14 @@ def _statistics(base: bytes) -> Iterator[tuple[int, str]]:
         yield window + place + 1, SPEED
     if inline:
         yield window + inline.start(), SPEED
+
+
+def _before_statistics(base: bytes, end: int) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    """Return where an expected text ends, if only statistics follow it: lines of its own may look like them."""
+    rest = base[end : end + _TAIL_BYTES + 1]
+    if rest[:1] != b"\n" or not rest.strip() or len(rest) > _TAIL_BYTES or not _is_statistics(rest):
+        return ()
+    return ((end, (SPEED if _STRONG.search(rest) else STATISTICS,)),)
 
 
 def _is_statistics(text: bytes) -> bool:

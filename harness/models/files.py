@@ -251,8 +251,7 @@ def _verified(model: str, file: str, sha256: str, directories: list[Path]) -> Pa
         )
     raise ModelNotFound(
         f"{file} of model {model} is not here",
-        hint=f"put it into a directory that HARNESS_MODELS names, or into {cache_dir() / 'models'} "
-        f"(harness models pull {model.partition('/')[0]})",
+        hint=f"put it into a directory that HARNESS_MODELS names, or into {cache_dir() / 'models'}",
     )
 
 

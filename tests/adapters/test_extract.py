@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.adapters import extract
@@ -201,6 +201,8 @@ def stories(draw: st.DrawFn) -> tuple[bytes, bytes]:
     return " ".join(found[:n]).encode(), text.encode()
 
 
+@settings(max_examples=400)
+@example((b"", b"0 0 0\n0 0 0"), "several statistics")  # lines of the text that look like statistics themselves
 @given(stories(), st.sampled_from(sorted(SHAPES)))
 def test_any_text_in_any_shape_is_recovered(story: tuple[bytes, bytes], shape: str) -> None:
     prompt, text = story
@@ -254,6 +256,6 @@ def test_what_follows_an_echo_is_an_end_of_the_text(prompt: bytes, expected: byt
 def test_16_mib_of_garbage_take_seconds_at_most(unit: bytes | None) -> None:
     size = 16 << 20
     garbage = os.urandom(size) if unit is None else (unit * (size // len(unit) + 1))[:size]
-    start = time.monotonic()
+    start = time.process_time()  # a busy machine does not count
     best(garbage, prompt=PROMPT, expected=STORY)
-    assert time.monotonic() - start < 8.0
+    assert time.process_time() - start < 8.0

@@ -19,6 +19,7 @@ from harness.conformance import case as cases
 from harness.conformance.case import Case, Margin, ModelRef, Provenance, read_case, render, write_case
 from harness.errors import CaseError
 from harness.models import ModelFiles, ModelNotFound
+from tests.impls import llama2c_goldens
 
 EXAMPLE = Case(
     name="bos-swap",
@@ -370,6 +371,27 @@ goldens = pytest.mark.parametrize("case", GOLDENS, ids=lambda case: case.key)
 def test_there_are_goldens_and_a_quick_set() -> None:
     assert GOLDENS
     assert any(case.is_quick for case in GOLDENS)
+
+
+@pytest.mark.parametrize("published", llama2c_goldens.GOLDENS, ids=lambda golden: golden.name)
+def test_every_published_output_of_llama2c_is_a_golden(published: llama2c_goldens.Golden) -> None:
+    asked = dict(zip(published.args[::2], published.args[1::2], strict=True))
+    model = published.model.replace("q8-gs", "q8-")
+    (case,) = [
+        case
+        for case in GOLDENS
+        if case.stdout_sha256 == published.sha256
+        and case.model.name == ("stories260K" if model == "stories260K" else f"stories260K/{model}")
+        and (case.prompt or b"") == asked.get("-i", "").encode()
+        and case.steps == int(asked.get("-n", 256))
+    ]
+    assert case.suite == "tinystories"
+    assert case.mode == asked.get("-m", "generate")
+    assert case.temperature == float(asked.get("-t", 1.0))
+    assert case.stdin == published.stdin.encode()
+    assert case.system == (asked["-y"].encode() if "-y" in asked else None)
+    if case.is_sampled:
+        assert (case.topp, case.seed) == (float(asked.get("-p", 0.9)), int(asked["-s"]))
 
 
 @goldens
