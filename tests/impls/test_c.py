@@ -18,8 +18,6 @@ from .llama2c_goldens import (
     DECODINGS,
     ENCODINGS,
     GOLDENS,
-    TOK512_SHA256,
-    build_model,
     quantize_checkpoint,
 )
 
@@ -124,35 +122,6 @@ def ask_unit(compiler, tmp_path_factory):
 
 
 # ---- Models
-
-
-@pytest.fixture(scope="session")
-def published():
-    if not os.environ.get("HARNESS_MODELS"):
-        pytest.skip("HARNESS_MODELS does not name a directory with stories260K.bin and tok512.bin")
-    return Path(os.environ["HARNESS_MODELS"])
-
-
-@pytest.fixture(scope="session")
-def tok512(published):
-    path = published / "tok512.bin"
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == TOK512_SHA256
-    return path
-
-
-@pytest.fixture(scope="session")
-def model_path(published, tmp_path_factory):
-    """The path of a model by its name in llama2c_goldens, made when first asked for."""
-    folder = tmp_path_factory.mktemp("models")
-    original = (published / "stories260K.bin").read_bytes()
-
-    def path(name):
-        file = folder / f"{name}.bin"
-        if not file.exists():
-            file.write_bytes(build_model(name, original))
-        return file
-
-    return path
 
 
 TINY = {"dim": 8, "hidden_dim": 12, "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "vocab_size": 300, "seq_len": 16}
