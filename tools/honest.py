@@ -121,9 +121,7 @@ def with_sums(summed: Sum, base: Ops = STRICT) -> Ops:
         heads = [product(weights[0, h], np.ascontiguousarray(v[0, :, h].T), summed) for h in range(v.shape[2])]
         return np.stack(heads, axis=1)[None]
 
-    return replace(
-        base, attn_norm=norm, ffn_norm=norm, final_norm=norm, matmul=matmul, scores=scores, mix=mix
-    )
+    return replace(base, attn_norm=norm, ffn_norm=norm, final_norm=norm, matmul=matmul, scores=scores, mix=mix)
 
 
 # ---- other formulas ----------------------------------------------------------------------------------------------
