@@ -29,12 +29,14 @@ class Miniature:
         kind: the failure that it must end as; None: it is judged like any other.
         flaw: what it does, for the table.
         limits: under which it runs.
+        judged: what the judge says of its text on the case core/gqa-greedy, where there is no failure.
     """
 
     file: str
     kind: Kind | None
     flaw: str
     limits: Limits = LIMITS
+    judged: Kind | None = None
 
     @property
     def name(self) -> str:
@@ -46,6 +48,11 @@ class Miniature:
         if path.endswith(".py"):
             return [sys.executable, "-I", "-S", path]
         return ["/bin/sh", path] if path.endswith(".sh") else [path]
+
+    @property
+    def verdict(self) -> str:
+        """What the table says of it."""
+        return self.kind.value if self.kind else f"{self.judged}, by its text"
 
 
 PATIENT = Limits(time_s=20.0, output_bytes=2 * MIB, memory_bytes=200 * MIB)
@@ -69,12 +76,14 @@ MINIATURES = (
     Miniature("kills_spawner.py", Kind.CRASHED, "kills the process that started it", PATIENT),
     Miniature("mute.sh", Kind.NO_OUTPUT, "ends well without a word", PATIENT),
     Miniature("no_interpreter.txt", Kind.START_FAILED, "is no program at all", PATIENT),
-    Miniature("half_line.py", None, "prints no final newline", PATIENT),
-    Miniature("prints_nuls.py", None, "prints a NUL after each piece", PATIENT),
-    Miniature("invalid_utf8.py", None, "prints bytes that are no UTF-8", PATIENT),
-    Miniature("floods_stderr.py", None, "writes 32 MiB to stderr before it answers", PATIENT),
-    Miniature("keeps_pipe.sh", None, "answers; a child keeps its stdout open", PATIENT),
-    Miniature("daemonises.py", None, "answers; a daemon (double fork, setsid) stays behind", PATIENT),
+    Miniature("half_line.py", None, "prints no final newline", PATIENT, Kind.MISMATCH),
+    Miniature("prints_nuls.py", None, "prints a NUL after each piece", PATIENT, Kind.INCONCLUSIVE),
+    Miniature("invalid_utf8.py", None, "prints bytes that are no UTF-8", PATIENT, Kind.MISMATCH),
+    Miniature("floods_stderr.py", None, "writes 32 MiB to stderr before it answers", PATIENT, Kind.INCONCLUSIVE),
+    Miniature("keeps_pipe.sh", None, "answers; a child keeps its stdout open", PATIENT, Kind.INCONCLUSIVE),
+    Miniature(
+        "daemonises.py", None, "answers; a daemon (double fork, setsid) stays behind", PATIENT, Kind.INCONCLUSIVE
+    ),
 )
 
 
@@ -91,7 +100,7 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- |")
     for miniature in MINIATURES:
         seen, took_s = observe(miniature)
-        kind = kind_of_failure(seen.failure).value if seen.failure else "judged by its text"
+        kind = kind_of_failure(seen.failure).value if seen.failure else f"{miniature.judged}, by its text"
         limit = f"{miniature.limits.time_s:g} s"
         print(f"| `{miniature.name}` | {miniature.flaw} | {kind} | {limit} | {took_s:.2f} s |")
 
