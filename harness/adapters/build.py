@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import stat
 import tempfile
@@ -38,6 +39,9 @@ Progress = Callable[[str], None]
 LIMITS = process.Limits(time_s=1200.0, output_bytes=64 << 20, stderr_bytes=16 << 10)
 # Without `inputs` everything is one; more than this is no source directory but one with models in it.
 MAX_INPUT_BYTES = 64 << 20
+# A build command that ends with this status (automake's "skipped") found something missing, which the last line that it
+# wrote names: a header, say, that no executable in `needs_tool` stands for.
+MISSING = 77
 # What a tool may find in the environment and let decide what it makes.
 ENVIRONMENT = ("CFLAGS", "CPPFLAGS", "LDFLAGS", "CPATH", "LIBRARY_PATH", "SOURCE_DATE_EPOCH")
 
@@ -60,7 +64,7 @@ def build(manifest: Manifest, *, cache_dir: Path | None = None, progress: Progre
 
     Raises:
         BuildFailed: a command failed; `stderr_tail` is the end of what it said.
-        MissingDependency: a tool is absent.
+        MissingDependency: a tool is absent, or a command ended with status 77, saying what it lacks.
         ManifestError: there are no inputs, or far too many.
     """
     if not manifest.build:
@@ -121,13 +125,42 @@ def inputs(manifest: Manifest) -> list[Path]:
 
 
 def check_tools(manifest: Manifest) -> None:
-    """Raise MissingDependency for the first of `needs_tool` that is nowhere to be found."""
-    for name in manifest.needs_tool:
+    """Raise MissingDependency for the first of `needs_tool` that is nowhere to be found, or too old."""
+    for wanted in manifest.needs_tool:
+        name, _, oldest = wanted.partition(">=")
+        install = manifest.tools.get(name)
         if name in toolchain.TOOLS:
-            toolchain.tool(name)
-        elif toolchain.find(name) is None:
-            install = manifest.tools.get(name, f"whatever provides {name} on this system")
+            try:
+                words = toolchain.tool(name)
+            except MissingDependency as missing:
+                raise MissingDependency(missing.what, install=install or missing.install) from missing
+        else:
+            words = [found] if (found := toolchain.find(name)) else []
+        install = install or toolchain.TOOLS.get(name) or f"whatever provides {name} on this system"
+        if not words:
             raise MissingDependency(f"{name}, which {manifest.name} needs,", install=install)
+        if oldest and (version := _version(tuple(words), toolchain.identity(words))) < _numbers(oldest):
+            what = (
+                f"{name} {oldest}, which {manifest.name} needs (there is {'.'.join(map(str, version)) or 'another'}),"
+            )
+            raise MissingDependency(what, install=install)
+
+
+@functools.cache
+def _version(words: tuple[str, ...], identity: str) -> tuple[int, ...]:
+    """Ask a tool for its version; () if it does not say one. `identity` makes an upgrade a new question."""
+    seen = process.run([*words, "--version"], cwd=Path("/"), limits=process.Limits(time_s=20.0))
+    return _numbers(seen.stdout.decode("utf-8", "replace"))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Return the first dotted number in a text.
+
+    >>> _numbers("v24.19.0")
+    (24, 19, 0)
+    """
+    found = re.search(r"\d+(?:\.\d+)*", text)
+    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 def _is_made(name: str) -> bool:
@@ -199,6 +232,9 @@ def _run_commands(manifest: Manifest, work: Path, out: Path) -> None:
         if seen.failure is not None and not isinstance(seen.failure, NoOutput):
             # Paths of the copy mean nothing to the reader, and are gone by then.
             said = (seen.stderr_tail or seen.stdout[-LIMITS.stderr_bytes :].decode("utf-8", "replace")).strip()
+            if seen.failure.exit_code == MISSING:
+                install = " and ".join(manifest.tools.values()) or "see what the build said"
+                raise MissingDependency(said.rpartition("\n")[2], install=install)
             raise BuildFailed(
                 f"building {manifest.name} failed: {seen.failure.what}",
                 command=seen.command_line.replace(str(work / "src"), str(manifest.src)),

@@ -128,7 +128,8 @@ class Manifest(_Strict):
         conventions: "llama2.c" claims that program's printing, stopping and random generator byte for byte.
         build: commands, run in this order; empty: nothing to build.
         inputs: patterns of the files that a build sees, relative to src; empty: every file there.
-        needs_tool: executables that must be there; `tools` gives an install line for each.
+        needs_tool: executables that must be there, "NAME" or "NAME>=VERSION"; `tools` gives an install line for
+            each NAME.
         echo: whether the prompt is printed before the continuation ("auto": find out).
         text: pattern whose first group, over stdout, is the text (dot matches newlines).
         tps: pattern whose first group is the program's own tokens per second, on stderr or else stdout.

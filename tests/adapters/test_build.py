@@ -153,6 +153,33 @@ def test_a_missing_tool_comes_with_its_install_line(tmp_path: Path) -> None:
     assert caught.value.install == "pip install it"
 
 
+def test_a_tool_that_is_too_old_comes_with_its_install_line(tmp_path: Path) -> None:
+    tool = tmp_path / "zorkc"
+    tool.write_text("#!/bin/sh\necho zorkc v4.19.2\n")
+    tool.chmod(0o755)
+
+    def needing(wanted: str) -> Manifest:
+        tools = {str(tool): "get-zorkc"}
+        return Manifest(
+            path=tmp_path / "impl.toml", name="x", run=("y",), needs_tool=(f"{tool}{wanted}",), tools=tools
+        )
+
+    for enough in ("", ">=4", ">=4.9", ">=4.19.2"):
+        build(needing(enough))
+    for more in (">=4.20", ">=5", ">=4.19.2.1"):
+        with pytest.raises(MissingDependency, match="there is 4.19.2") as caught:
+            build(needing(more))
+        assert caught.value.install == "get-zorkc"
+
+
+def test_a_build_may_say_what_it_misses(port: Path, tmp_path: Path) -> None:
+    (port / "build.py").write_text("import sys; print('looking'); print('zork.h', file=sys.stderr); sys.exit(77)")
+    (manifest, _) = load(port)
+    manifest = manifest.model_copy(update={"tools": {"zork": "get-zork"}})
+    with pytest.raises(MissingDependency, match=r"^zork\.h is not available; install it with: get-zork$"):
+        build(manifest, cache_dir=tmp_path / "cache")
+
+
 def test_the_cache_lies_where_the_user_wants_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "a"))
     assert cache_home() == tmp_path / "a"

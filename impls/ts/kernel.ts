@@ -1,0 +1,101 @@
+/**
+ * Where the time goes: a matrix times a vector. Everything else is the same program whatever the kernel.
+ *
+ * A kernel owns the memory it works on, because a WebAssembly module reaches nothing but its own. The program asks it for
+ * every weight, and for every vector that is multiplied or receives a product.
+ */
+
+/** int8 codes in groups; group g covers codes g * group .. g * group + group - 1, whose values are code * scales[g]. */
+export type Quantized = { readonly codes: Int8Array; readonly scales: Float32Array };
+
+export interface Kernel {
+  /** Say how many bytes, at most, floats() and codes() will be asked for from now on. Called once, before them. */
+  reserve(bytes: number): void;
+  /** Zeroed memory for that many items. */
+  floats(length: number): Float32Array;
+  codes(length: number): Int8Array;
+
+  /** out[i] = sum over j of weights[i * x.length + j] * x[j], in any order and precision not below float32's. */
+  matmul(out: Float32Array, weights: Float32Array, x: Float32Array): void;
+
+  /**
+   * The same in int8, to the bit as llama2.c has it: per group the exact integer sum, times the scale of the weights,
+   * times that of x, added up from left to right in float32.
+   *
+   * Groups count over the flat matrix. Where a row is no multiple of the group, llama2.c takes the scales from the group
+   * in which the row begins, as if it began there, and ignores the last columns. Files that its exporter writes for some
+   * published shapes (172 or 1376 columns, group 64) depend on it.
+   */
+  matmulQ8(out: Float32Array, weights: Quantized, x: Quantized, group: number): void;
+}
+
+/** Memory from JavaScript's own heap, for kernels that can reach it. */
+export const heap = {
+  reserve(_bytes: number): void {},
+  floats: (length: number): Float32Array => new Float32Array(length),
+  codes: (length: number): Int8Array => new Int8Array(length),
+};
+
+/**
+ * The kernel in TypeScript.
+ *
+ * Numbers are doubles here, so a float32 product is exact and its sum more precise than llama2.c's. Four rows are summed
+ * side by side: one sum alone would wait for each of its additions.
+ */
+export const typescriptKernel: Kernel = {
+  ...heap,
+
+  matmul(out, weights, x) {
+    const rows = out.length;
+    const cols = x.length;
+    let i = 0;
+    for (; i + 4 <= rows; i += 4) {
+      const r0 = i * cols;
+      const r1 = r0 + cols;
+      const r2 = r1 + cols;
+      const r3 = r2 + cols;
+      let s0 = 0;
+      let s1 = 0;
+      let s2 = 0;
+      let s3 = 0;
+      for (let j = 0; j < cols; j++) {
+        const xj = x[j];
+        s0 += weights[r0 + j] * xj;
+        s1 += weights[r1 + j] * xj;
+        s2 += weights[r2 + j] * xj;
+        s3 += weights[r3 + j] * xj;
+      }
+      out[i] = s0;
+      out[i + 1] = s1;
+      out[i + 2] = s2;
+      out[i + 3] = s3;
+    }
+    for (; i < rows; i++) {
+      let sum = 0;
+      for (let j = 0; j < cols; j++) sum += weights[i * cols + j] * x[j];
+      out[i] = sum;
+    }
+  },
+
+  matmulQ8(out, weights, x, group) {
+    const rows = out.length;
+    const cols = x.codes.length;
+    const groups = Math.floor(cols / group);
+    const { codes, scales } = weights;
+    const xCodes = x.codes;
+    const xScales = x.scales;
+    for (let i = 0; i < rows; i++) {
+      const row = i * cols;
+      const firstScale = Math.floor(row / group);
+      let sum = 0;
+      for (let g = 0; g < groups; g++) {
+        const end = (g + 1) * group;
+        let groupSum = 0;
+        for (let j = g * group; j < end; j++) groupSum = (groupSum + codes[row + j] * xCodes[j]) | 0;
+        const product = Math.fround(Math.fround(groupSum) * scales[firstScale + g]);
+        sum = Math.fround(sum + Math.fround(product * xScales[g]));
+      }
+      out[i] = sum;
+    }
+  },
+};
