@@ -188,7 +188,14 @@ class Judge:
         )
 
     def _walk(
-        self, claim: Claim, text: bytes, prefix: Sequence[int], n_generated: int, rule: Rule | None = None
+        self,
+        claim: Claim,
+        text: bytes,
+        prefix: Sequence[int],
+        n_generated: int,
+        *,
+        rule: Rule | None = None,
+        agreed: Sequence[int] = (),
     ) -> Walk:
         assert claim.printing is not None
         return walk(
@@ -197,8 +204,9 @@ class Judge:
             session=self.reference.session(),
             printing=claim.printing,
             rule=rule or self._rule(claim.case),
+            agreed=agreed,
             n_generated=n_generated,
-            max_tokens=self.reference.config.seq_len,
+            max_positions=self.reference.config.seq_len,
         )
 
     # ---- what a difference turns out to be -------------------------------------------------------------------
@@ -219,8 +227,15 @@ class Judge:
             return self._goes_on(claim, reading.text[reading.used :], trusted)
         if reading.used == len(reading.text):
             return self._stopped_short(claim, n_generated, trusted)
-        prefix = ids[: reading.n_agreed + 1]
-        path = self._walk(claim, reading.text[reading.used :], prefix, n_generated)
+        # The ids before the difference may be read otherwise, but for one whose space was dropped.
+        first = n_prompt + (extract.NO_LEADING_SPACE in reading.conventions and n_generated > 0)
+        path = self._walk(
+            claim,
+            reading.text[sum(map(len, reading.pieces[:first])) :],
+            ids[: first + 1],
+            first - n_prompt,
+            agreed=ids[first + 1 : reading.n_agreed + 1],
+        )
         if path.wrong is None:
             return self._explained(claim, path, trusted)
         return self._as_wrong_encoding(claim, path) or self._mismatch(claim, path, trusted)
@@ -550,7 +565,7 @@ class Judge:
 
     def by_nucleus(self, claim: Claim, verdict: Verdict) -> Verdict:
         """Judge a run of another random generator: could every token have been drawn at all?"""
-        path = self._walk(claim, claim.rest, claim.case.prompt_ids, 0, _Member(claim.case))
+        path = self._walk(claim, claim.rest, claim.case.prompt_ids, 0, rule=_Member(claim.case))
         if path.wrong is not None or not path.choices:
             return replace(
                 verdict, reason=f"{verdict.reason}; no other generator could draw it either (outside the nucleus)"

@@ -7,7 +7,8 @@ choose, the step is exact; if its regret is within the noise, it is a tie with a
 wrong here.
 
 A tie leaves two ways to read the text that follows. When the walk ends in a mismatch it goes back to its latest
-ties and tries the other readings before it gives up.
+ties and tries the other readings before it gives up. That holds for the ids of a golden too, along which a text is
+read as far as it agrees: " very" begins like " ", so a text may have left the golden before it shows.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy.typing as npt
 
 from harness.judging.floor import MULTIPLE
 from harness.judging.printing import Printing
-from harness.judging.sampling import could_be_drawn
+from harness.judging.sampling import Draw
 from harness.results import Certificate, Kind
 
 __all__ = ["Choice", "Floors", "Greedy", "Rule", "Sampled", "Session", "Walk", "walk"]
@@ -30,6 +31,8 @@ __all__ = ["Choice", "Floors", "Greedy", "Rule", "Sampled", "Session", "Walk", "
 Array = npt.NDArray[Any]
 
 _MAX_BACKTRACKS = 32
+_BLOCK = 32  # positions of a golden that are gone back over at once
+_LONGEST = 4096  # bytes that are looked at for one token; no piece is longer
 _MAX_WIDTHLESS = 64  # zero-width tokens in a row before the text is taken to have stopped
 
 
@@ -45,7 +48,7 @@ class Rule(Protocol):
 class Session(Protocol):
     """What the walk needs of a reference: one growing sequence."""
 
-    def extend(self, ids: Sequence[int]) -> Array: ...
+    def extend(self, ids: Sequence[int], *, all_logits: bool = False) -> Array: ...
     def truncate(self, length: int) -> None: ...
     def __len__(self) -> int: ...
 
@@ -171,32 +174,33 @@ class Sampled:
     ) -> list[Choice]:
         """What else of the candidates the coin may have drawn, as far as the noise allows."""
         rest = [c for c in candidates if c != taken.token]
-        return self._possible(ids, logits, rest, step, taken.expected)
+        return self._possible(ids, logits, rest, step, taken.expected) if rest else []
 
     def _possible(
         self, ids: Sequence[int], logits: Array, candidates: Sequence[int], step: int, expected: int
     ) -> list[Choice]:
         """The candidates that some logits within the noise give, most probable first."""
-
-        def drawn(token: int, floor: float) -> bool:
-            return could_be_drawn(
-                logits,
-                token,
-                floor=floor,
-                temperature=self.temperature,
-                topp=self.topp,
-                coin=float(self._coin(step)),
-            )
-
+        draw = Draw(logits, temperature=self.temperature, topp=self.topp)
+        coin = float(self._coin(step))
         floors = self.floors
-        near = sorted((c for c in candidates if drawn(c, floors.widest)), key=lambda c: -float(logits[c]))
+        tokens = np.asarray(candidates)
+        tokens = tokens[draw.drawable(tokens, floor=floors.widest, coin=coin)]
+        if not len(tokens):
+            return []
+        tokens = tokens[np.argsort(-logits[tokens], kind="stable")]
+        ties = draw.drawable(tokens, floor=floors.beyond_doubt, coin=coin)
+        floor = 0.0
+        if ties.any():  # the exact floor costs some passes, so it is asked only where it could matter
+            floor = floors.at(ids)
+            ties &= draw.drawable(tokens, floor=floor, coin=coin)
+        within = np.zeros(len(tokens), bool)
+        if floors.declared is not None:
+            within = draw.drawable(tokens, floor=floors.declared, coin=coin)
         found = []
-        for token in near:
-            # The exact floor costs some passes, so it is asked only where it could matter.
-            floor = floors.at(ids) if drawn(token, floors.beyond_doubt) else 0.0
-            if floor and drawn(token, floor):
+        for token, is_tie, is_within in zip(tokens.tolist(), ties, within, strict=True):
+            if is_tie:
                 found.append(self._choice(logits, token, expected, Kind.TIE, floor))
-            elif floors.declared is not None and drawn(token, floors.declared):
+            elif is_within and floors.declared is not None:
                 found.append(self._choice(logits, token, expected, Kind.WITHIN, floors.declared))
         return found
 
@@ -206,7 +210,7 @@ class Sampled:
     @staticmethod
     def _choice(logits: Array, token: int, expected: int, kind: Kind, floor: float) -> Choice:
         best, chosen = float(logits.max()), float(logits[token])
-        return Choice(token, kind, expected, best - chosen, floor, chosen, best)
+        return Choice(token, kind, expected, best - chosen, floor, chosen, float(logits[expected]))
 
 
 @dataclass(slots=True)
@@ -261,6 +265,42 @@ class _Fork:
     choice: Choice
 
 
+@dataclass(slots=True)
+class _Agreed:
+    """The ids that a text was found to agree with, to be gone back over in blocks, latest first.
+
+    Attributes:
+        ids: the sequence they follow and they themselves.
+        first: how many ids precede them.
+        left: how many ids are left of which no other reading was tried.
+        used: bytes shown before each id, from `first` on.
+        widthless: how many zero-width ids end there.
+    """
+
+    ids: list[int]
+    first: int
+    left: int
+    used: list[int]
+    widthless: list[int]
+
+    def forks(self, session: Session, rule: Rule, printing: Printing, text: bytes, n_generated: int) -> list[_Fork]:
+        """Go back to the latest place that can be read otherwise; empty if there is none left."""
+        while self.left > self.first:
+            begin = max(self.first, self.left - _BLOCK)
+            session.truncate(begin - 1)
+            rows = session.extend(self.ids[begin - 1 : self.left - 1], all_logits=True)
+            while self.left > begin:
+                self.left -= 1
+                at = self.left - self.first
+                before = self.ids[: self.left]
+                candidates = printing.candidates(before[-1], text[self.used[at] : self.used[at] + _LONGEST])
+                taken = Choice(self.ids[self.left], Kind.EXACT, self.ids[self.left])
+                others = rule.others(before, rows[self.left - begin], candidates, n_generated + at, taken)
+                if others:
+                    return [_Fork(self.left, at, self.used[at], self.widthless[at], other) for other in others]
+        return []
+
+
 def walk(
     text: bytes,
     ids: Sequence[int],
@@ -268,8 +308,9 @@ def walk(
     session: Session,
     printing: Printing,
     rule: Rule,
+    agreed: Sequence[int] = (),
     n_generated: int = 0,
-    max_tokens: int = 4096,
+    max_positions: int = 4096,
 ) -> Walk:
     """Walk a text that follows `ids`.
 
@@ -279,33 +320,53 @@ def walk(
         session: the reference; fed with ids where it is not yet.
         printing: what the program prints for a token.
         rule: how a choice is judged.
+        agreed: right ids that the text begins with; they are followed as long as the text stays right.
         n_generated: how many of ids were generated (the number of coins used).
-        max_tokens: the walk ends there at the latest (the context, or the steps asked for).
+        max_positions: ids that can be fed (the context): text that needs more of them is wrong.
     """
     path = Walk(list(ids), text)
+    known = _Agreed([*ids, *agreed], len(ids), len(ids) + len(agreed), [], [])
+    widthless = 0
+    for token in agreed:
+        known.used.append(path.used)
+        known.widthless.append(widthless)
+        shown = printing.of(path.ids[-1], token)
+        widthless = 0 if shown else widthless + 1
+        path.used += len(shown)
+        path.choices.append(Choice(token, Kind.EXACT, token))
+        path.ids.append(token)
+    first_generated = n_generated
+    n_generated += len(agreed)
     session.truncate(0)
-    logits = session.extend(path.ids)[-1]
+    logits = session.extend(path.ids[:max_positions])[-1]
     forks: list[_Fork] = []
-    n_backtracks = widthless = 0
+    n_backtracks = 0
     furthest: Walk | None = None
     while True:
-        remaining = text[path.used :]
-        if not remaining or len(path.ids) >= max_tokens:
-            path.next_id = rule.choose(path.ids, logits, range(len(logits)), n_generated).expected
+        remaining = text[path.used : path.used + _LONGEST]
+        is_full = len(path.ids) > max_positions
+        if not remaining:
+            if not is_full:
+                path.next_id = rule.choose(path.ids, logits, range(len(logits)), n_generated).expected
             return path
         candidates = printing.candidates(path.ids[-1], remaining)
         if widthless >= _MAX_WIDTHLESS:
             candidates = [c for c in candidates if printing.of(path.ids[-1], c)]
-        choice = rule.choose(path.ids, logits, candidates, n_generated)
+        if is_full:
+            choice = Choice(None, Kind.MISMATCH, printing.bos_id, math.inf)
+        else:
+            choice = rule.choose(path.ids, logits, candidates, n_generated)
         if choice.kind is Kind.MISMATCH:
             if furthest is None or path.used > furthest.used:
                 furthest = Walk(list(path.ids), text, [*path.choices, choice], path.used, choice)
-            if not forks or n_backtracks >= _MAX_BACKTRACKS:
+            if n_backtracks >= _MAX_BACKTRACKS:
                 return furthest
             n_backtracks += 1
+            forks = forks or known.forks(session, rule, printing, text, first_generated)
+            if not forks:
+                return furthest
             fork = forks.pop()
-            generated_back = len(path.ids) - fork.n_ids
-            n_generated -= generated_back
+            n_generated -= len(path.ids) - fork.n_ids
             del path.ids[fork.n_ids :], path.choices[fork.n_choices :]
             path.used, widthless, choice = fork.used, fork.widthless, fork.choice
             session.truncate(len(path.ids))
@@ -321,5 +382,5 @@ def walk(
         path.choices.append(choice)
         path.ids.append(choice.token)
         n_generated += 1
-        if len(path.ids) < max_tokens:
+        if len(path.ids) <= max_positions:
             logits = session.extend([choice.token])[-1]
