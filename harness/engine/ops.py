@@ -299,15 +299,26 @@ def matmul_strict(step: Step, name: str, x: Array, w: Weight) -> Array:
     return sequential_product(x, w.T)
 
 
+_FEW_TERMS = 16
+_RUNNING_SUMS = 1 << 18  # float32 kept at a time: 1 MiB
+
+
 def sequential_product(x: Array, w: Array) -> Array:
     """x (..., n, k) times w (..., k, m), each sum over k a float32 running sum from 0.
 
-    Blocks of rows keep the accumulator in the second-level cache.
+    Blocks of rows keep the accumulator in the second-level cache. A single row, as in decoding, adds up along k in
+    one call instead of k calls of few elements each.
     """
     k, m = w.shape[-2:]
     n = x.shape[-2]
-    out = np.zeros((*np.broadcast_shapes(x.shape[:-2], w.shape[:-2]), n, m), np.float32)
-    batch = math.prod(out.shape[:-2])
+    shape = np.broadcast_shapes(x.shape[:-2], w.shape[:-2])
+    batch = math.prod(shape)
+    if n == 1 and k > _FEW_TERMS and batch * m * k <= _RUNNING_SUMS:
+        sums = np.multiply(x, np.swapaxes(w, -1, -2), dtype=np.float32)
+        np.add.accumulate(sums, axis=-1, out=sums)
+        single: Array = sums[..., None, :, -1] + np.float32(0)  # a sum from 0 is never -0
+        return single
+    out = np.zeros((*shape, n, m), np.float32)
     rows = max(1, 65536 // max(1, batch * m))
     w = np.ascontiguousarray(w)
     for start in range(0, n, rows):

@@ -160,6 +160,24 @@ def test_a_strict_product_is_the_same_in_blocks_of_rows():
     assert np.array_equal(whole, alone)
 
 
+@given(
+    st.sampled_from([(), (3,), (2, 3)]),
+    st.integers(1, 40),
+    st.integers(1, 30),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([1e-3, 1.0, 0.0]),
+)
+def test_a_strict_product_of_one_row_has_the_bits_of_many(batch, k, m, seed, share):
+    # One row of many terms takes another way; sums of nothing but negative zeros are positive zeros in both.
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((*batch, 4, k)).astype(np.float32)
+    x *= random.random(x.shape) < share
+    w = -np.abs(random.standard_normal((*batch, k, m))).astype(np.float32)
+    whole = sequential_product(x, w)
+    alone = [sequential_product(x[..., i : i + 1, :], w) for i in range(4)]
+    assert np.concatenate(alone, axis=-2).tobytes() == whole.tobytes()
+
+
 @given(st.integers(1, 4), st.integers(1, 30), st.integers(0, 2**32 - 1), st.sampled_from(["float32", "float64"]))
 def test_the_families_compute_the_same_norm(rows, dim, seed, dtype):
     # A root mean square of at least 0.01: relative error of a sum of 30 squares in float32, a few 1e-7.
