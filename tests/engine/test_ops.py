@@ -170,7 +170,7 @@ def test_a_strict_product_is_the_same_in_blocks_of_rows():
 def test_a_strict_product_of_one_row_has_the_bits_of_many(batch, k, m, seed, share):
     # One row of many terms takes another way; sums of nothing but negative zeros are positive zeros in both.
     random = np.random.default_rng(seed)
-    x = random.standard_normal((*batch, 4, k)).astype(np.float32)
+    x = np.abs(random.standard_normal((*batch, 4, k))).astype(np.float32)
     x *= random.random(x.shape) < share
     w = -np.abs(random.standard_normal((*batch, k, m))).astype(np.float32)
     whole = sequential_product(x, w)
