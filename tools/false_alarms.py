@@ -103,9 +103,6 @@ def judge(made: list[Case], build: Build, model: str) -> dict[str, Any]:
         "tokens": sum(v.n_judged for v in verdicts),
         "kinds": Counter(str(v.kind) for v in verdicts),
         "ties": sum(len(v.certificates) for v in verdicts),
-        "widest_tie": max(
-            ((c.expected_logit - c.actual_logit) / c.floor for v in verdicts for c in v.certificates), default=0.0
-        ),
         "wrong": [[v.case, str(v.kind), v.reason, v.reproduce] for v in verdicts if not v.kind.is_green],
     }
 
@@ -135,8 +132,7 @@ def render(rows: list[dict[str, Any]]) -> str:
             lines.append("")
         n = sum(row["tokens"] for row in here)
         n_wrong = sum(len(row["wrong"]) for row in here)
-        widest = max(row["widest_tie"] for row in here)
-        lines.append(f"{n:,} tokens, {n_wrong} false alarms; widest tie {widest:.2f} floors.")
+        lines.append(f"{n:,} tokens, {n_wrong} false alarms.")
         if not n_wrong:
             lines.append(f"Upper limit (95 %): {upper_limit(n):.1e} per token.")
         lines.append("")
