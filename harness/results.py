@@ -153,7 +153,21 @@ class Observation:
     @property
     def command_line(self) -> str:
         """The command, quoted for a shell."""
-        return shlex.join(self.command)
+        return " ".join(map(_shell_word, self.command))
+
+
+def _shell_word(word: str) -> str:
+    """Quote a word for a shell; what cannot be printed as bash and zsh escape it, for a command line is one line."""
+    if not word or word.isprintable():
+        return shlex.quote(word)
+    plain = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\t": "\\t"}
+    return f"$'{''.join(plain.get(c) or _shell_character(c) for c in word)}'"
+
+
+def _shell_character(c: str) -> str:
+    if c.isprintable():
+        return c
+    return "".join(f"\\x{byte:02x}" for byte in c.encode("utf-8", "surrogateescape"))
 
 
 @dataclass(frozen=True, slots=True)

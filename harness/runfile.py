@@ -203,7 +203,9 @@ def _read(path: Path, file: BinaryIO) -> tuple[RunFile, int]:
 def _record(line: bytes, *, is_first: bool) -> Header | _Footer | Verdict:
     """Return the record of one line; ValueError (pydantic's included) where it holds none."""
     try:
-        content = json.loads(line)
+        content = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not UTF-8") from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(content, dict):

@@ -19,6 +19,7 @@ from __future__ import annotations
 import array
 import atexit
 import contextlib
+import errno
 import itertools
 import marshal
 import os
@@ -433,7 +434,11 @@ class _Run:
         elif kind == "failed":
             where, number = rest
             name = self.cwd if where == "cwd" else os.fsdecode(self.argv[0])
-            hint = "; a script needs a #! line" if number == 8 else ""  # ENOEXEC
+            hint = ""
+            if number == errno.ENOEXEC:
+                hint = "; a script needs a #! line"
+            elif number == errno.ENOENT and where == "exec" and os.path.exists(os.path.join(self.cwd, name)):
+                hint = ", though the file is there: its interpreter or loader is missing"
             self.fail(StartFailed, f"{name}: {os.strerror(number)}{hint}")
             self.is_clean = True
         elif kind == "exited":

@@ -53,9 +53,11 @@ def command(
         progress=None if quiet else tell,
         limits=adoption.limits(timeout_s),
     )
+    if found.verdict is adoption.Verdict.NOT_STARTED:
+        raise InputError(f"cannot be started: {found.trials[-1].outcome}")
     if not found.manifest_toml:
         emit(_failure(found))
-        return 2 if found.verdict is adoption.Verdict.NOT_STARTED else 1
+        return 1
     if to_stdout:
         emit(found.manifest_toml)
         return 0
@@ -70,9 +72,12 @@ def _words(program: list[str]) -> list[str]:
     if len(program) > 1 or Path(program[0]).is_file():
         return program
     try:
-        return shlex.split(program[0])
+        words = shlex.split(program[0])
     except ValueError as error:
         raise InputError(f"{program[0]}: {error}") from error
+    if not words or not words[0]:
+        raise InputError("is empty, expected a program", where="COMMAND")
+    return words
 
 
 def _check_target(path: Path, *, force: bool) -> None:
@@ -113,7 +118,7 @@ def _failure(found: adoption.Adoption) -> str:
                 f"{'':4}  {'':{width}}  and with {len(forms) - 1} other forms of the model, none of them right"
             )
     nearest = found.promising
-    if nearest is not None and found.verdict is adoption.Verdict.NOT_FOUND:
+    if nearest is not None:
         lines += ["", f"nearest was trial {nearest.number}: {nearest.command}"]
         for name, text in (("stdout", nearest.stdout.decode("utf-8", "replace")), ("stderr", nearest.stderr_tail)):
             if text.strip():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import typer
 
@@ -14,11 +16,14 @@ __all__ = ["run"]
 
 _INTERRUPTED = 130
 
+# Click's UsageError, wherever this version of Typer keeps it.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
 
 def run(args: Sequence[str]) -> int:
     """Run a command line and return its exit status; what goes wrong in a command is raised.
 
-    A wrong command line prints its usage on stderr and gives 2.
+    A wrong command line is told in one line on stderr and gives 2; an empty one prints the help.
     """
     wanted = next((word for word in args if not word.startswith("-")), "")
     app = typer.Typer(
@@ -27,7 +32,6 @@ def run(args: Sequence[str]) -> int:
         epilog="Exit status: 0 all good, 1 a case failed or nothing green was checked, "
         "2 the request was wrong, 3 a bug of the harness.",
         add_completion=False,
-        no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -37,10 +41,24 @@ def run(args: Sequence[str]) -> int:
         app.command(name, help=None if name == wanted else what, short_help=what)(command)
     app.callback()(_options)
     try:
-        typer.main.get_command(app)(args=list(args), prog_name="harness")
-    except SystemExit as end:
+        command = typer.main.get_command(app)
+        status = command(args=list(args) or ["--help"], prog_name="harness", standalone_mode=False)
+    except _UsageError as error:
+        print(f"harness: {_what_is_wrong(error)}", file=sys.stderr)
+        return 2
+    except typer.Abort:
+        return _INTERRUPTED
+    except SystemExit as end:  # nobody reads what is printed
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    return 0
+    return int(status or 0) if args else 2
+
+
+def _what_is_wrong(error: Exception) -> str:
+    usage = cast(Any, error)
+    message = " ".join(usage.format_message().split()).rstrip(".")
+    see = " See" if message.endswith("?") else "; see"
+    command = usage.ctx.command_path if usage.ctx else "harness"
+    return f"{message[:1].lower()}{message[1:]}{see} {command} --help"
 
 
 def _command(name: str) -> Callable[..., None]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from harness.bench.machine import machine
 from harness.bench.reference_speed import Speed, measure
 from harness.bench.workload import SHAPES, shape_of
+from harness.cli.output import check_targets, emit, is_stdout
 from harness.errors import InputError
 
 __all__ = ["command"]
@@ -25,27 +26,27 @@ def command(
     ] = False,
     models: Annotated[str, typer.Option("--models", help="Model shapes, comma-separated.")] = ",".join(SHAPES),
     rounds: Annotated[int, typer.Option("--rounds", min=1, max=1000, help="Interleaved rounds of each row.")] = 9,
-    json_file: Annotated[
-        str | None, typer.Option("--json", help="Write the figures as JSON to this file (-: stdout).")
-    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON; - is stdout.")] = None,
 ) -> int:
     """Measure the reference engine: verify and decode, beside matrix-product peak and matrix-vector bound."""
     if not is_self:
         raise InputError("only the reference engine can be measured yet", hint="add --self")
     names = [name.strip() for name in models.split(",") if name.strip()]
+    if not names:
+        raise InputError("no model is selected", where="--models", hint=f"there are {', '.join(SHAPES)}")
     for name in names:
         shape_of(name)
+    check_targets(json_file)
     story = Console(stderr=True)
     rows: list[Speed] = []
     with story.status("measuring") as status:
         for row in measure(names, rounds=rounds, progress=status.update):
             rows.append(row)
     facts = {"machine": dataclasses.asdict(machine()), "rows": [dataclasses.asdict(row) for row in rows]}
-    if json_file == "-":
-        print(json.dumps(facts, indent=1))
-        return 0
     if json_file:
-        Path(json_file).write_text(json.dumps(facts, indent=1) + "\n")
+        emit(json.dumps(facts, indent=1) + "\n", json_file)
+        if is_stdout(json_file):
+            return 0
     out = Console(width=None if Console().is_terminal else 110)
     out.print(_table(rows))
     out.print(

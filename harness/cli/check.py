@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from harness.adapters.implementation import Implementation
 from harness.cli.options import AllowSkip, words
-from harness.cli.output import check_targets, emit, is_stdout, last_run, tell, terminal_size
+from harness.cli.output import check_targets, emit, emit_all, is_stdout, last_run, tell, terminal_size
 from harness.conformance import check as conformance
 from harness.conformance.case import Case, select
 from harness.errors import InputError
@@ -30,7 +31,7 @@ def command(
     impl: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[IMPL]...",
+            metavar="IMPL",
             help="A name in impls/, the path of an impl.toml, or a program. None: all of ours that can be built.",
             show_default=False,
         ),
@@ -73,6 +74,10 @@ def command(
         (badge_file, badge.render),
     ]
     check_targets(*(target for target, _ in targets))
+    if out is not None:
+        if is_stdout(out):
+            raise InputError("a run file cannot go to stdout", where="--out", hint="--json - prints a JSON document")
+        check_targets(out)
     cases = select(words(suite) or [], cases=words(case), models=words(models), quick=quick)
     if not cases:
         raise InputError("no case is selected", hint="see --suite, --case, --models and --quick")
@@ -103,12 +108,10 @@ def command(
             except KeyboardInterrupt:
                 complete = False
     summary = summarise(run.verdicts, named=named, allow_skip=allow_skip, complete=complete)
-    for target, render in targets:
-        if target is not None:
-            emit(render(summary), target)
     if not any(is_stdout(target) for target, _ in targets):
         width, color = terminal_size()
         emit(terminal.render(summary, width=width, color=color))
+    emit_all((target, partial(render, summary)) for target, render in targets)
     if not complete:
         tell(
             f"interrupted: {len(run.verdicts)} of {len(impls) * len(cases)} verdicts are in {run.path}; "

@@ -40,7 +40,7 @@ _RENDERERS = {
 def command(
     runfile: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUNFILE]", help="A run file; none: that of the last check.", show_default=False),
+        typer.Argument(metavar="RUNFILE", help="A run file; none: that of the last check.", show_default=False),
     ] = None,
     to: Annotated[Form, typer.Option("--to", help="What to make of it.")] = Form.TERMINAL,
     out: Annotated[

@@ -23,6 +23,7 @@ from harness.tokenizer import Tokenizer
 __all__ = ["command"]
 
 _BOS = 1
+_MAX_TEMPERATURE = 1e30  # it is a float32 for the sampler, whose own limit is 3.4e38
 
 
 class _DType(enum.StrEnum):
@@ -52,7 +53,7 @@ def command(
         ),
     ] = None,
     steps: Annotated[
-        int, typer.Option("-n", "--steps", help="Positions, the prompt's included; 0: the context.")
+        int, typer.Option("-n", "--steps", min=0, help="Positions, the prompt's included; 0: the context.")
     ] = 256,
     temperature: Annotated[
         float, typer.Option("-t", "--temperature", min=0.0, help="0: always the likeliest token.")
@@ -76,8 +77,10 @@ def command(
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the matrix products.")] = 1,
 ) -> int:
     """Write a text with the reference engine, and tell its speed on stderr."""
-    if math.isnan(temperature) or math.isnan(topp):
-        raise InputError("a number is needed", where="--temperature" if math.isnan(temperature) else "--topp")
+    if math.isnan(topp):
+        raise InputError("a number is needed", where="--topp")
+    if not temperature <= _MAX_TEMPERATURE:
+        raise InputError(f"must be at most {_MAX_TEMPERATURE:g}", where="--temperature", actual=temperature)
     engine, vocabulary = _load(model, tokenizer_file, dtype)
     ids = vocabulary.encode(prompt.encode("utf-8", "surrogateescape"))
     with blas_threads(threads):
@@ -138,4 +141,4 @@ def _write(tokens: Iterable[int], vocabulary: Tokenizer, ids: Sequence[int]) -> 
 def _speed(n_tokens: int, seconds: float) -> str:
     if not n_tokens or seconds <= 0:
         return "0 tokens"
-    return f"{n_tokens:,} tokens at {n_tokens / seconds:,.0f} tok/s"
+    return f"{n_tokens:,} token{'s' if n_tokens > 1 else ''} at {n_tokens / seconds:,.0f} tok/s"

@@ -13,6 +13,7 @@ from harness.report.summary import (
     number,
     particulars,
     reasons,
+    reproduction,
     visible,
 )
 
@@ -30,7 +31,7 @@ def render(summary: Summary) -> str:
     try:
         import jinja2  # optional: the extra `report`
     except ImportError as error:
-        raise MissingDependency("Jinja2", install="pip install 'llama-harness[report]'") from error
+        raise MissingDependency("Jinja2", install="pip install jinja2") from error
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -40,8 +41,9 @@ def render(summary: Summary) -> str:
         number=number,
         headline=headline,
         reasons=reasons,
+        reproduction=reproduction,
         particulars=particulars,
         where=describe_divergence,
     )
     template = environment.from_string(_TEMPLATE.read_text("utf-8"))
-    return template.render(summary=summary, counts=summary.counts) + "\n"
+    return template.render(summary=summary, kinds=summary.judged_kinds) + "\n"

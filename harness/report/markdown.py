@@ -34,7 +34,7 @@ def render(summary: Summary) -> str:
 
 
 def _table(summary: Summary) -> list[str]:
-    kinds = [kind for kind in summary.counts if any(kind in row.counts for row in summary.judged_rows)]
+    kinds = summary.judged_kinds
     heads = ["implementation", "suite", "model", *(kind.value for kind in kinds), "tokens", "time"]
     aligned = ["---"] * 3 + ["---:"] * (len(kinds) + 2)
     rows = [heads, aligned]

@@ -25,6 +25,7 @@ __all__ = [
     "number",
     "particulars",
     "reasons",
+    "reproduction",
     "summarise",
     "visible",
 ]
@@ -114,6 +115,11 @@ class Summary:
         silent = {Kind.SKIPPED, Kind.UNSUPPORTED}
         judged = tuple(row for row in self.rows if not set(row.counts) <= silent)
         return judged or self.rows
+
+    @property
+    def judged_kinds(self) -> list[Kind]:
+        """The kinds that occur in those rows: the columns of a table."""
+        return [kind for kind in self.counts if any(kind in row.counts for row in self.judged_rows)]
 
     @property
     def skips(self) -> list[str]:
@@ -265,7 +271,10 @@ def describe(verdict: Verdict) -> list[str]:
             f"  expected | {visible(verdict.divergence.expected_text, quoted=True)}",
             f"  actual   | {visible(verdict.divergence.actual_text, quoted=True)}",
         ]
-    return [lines[0], *(f"  {line}" for line in [*lines[1:], *particulars(verdict)])]
+    lines += particulars(verdict)
+    if verdict.reproduce:
+        lines.append(reproduction(verdict))
+    return [lines[0], *(f"  {line}" for line in lines[1:])]
 
 
 def headline(verdict: Verdict) -> str:
@@ -280,14 +289,16 @@ def reasons(verdict: Verdict) -> list[str]:
 
 
 def particulars(verdict: Verdict) -> list[str]:
-    """Say what follows the continuations: the halves, the conventions, the command that shows it again."""
+    """Say what follows the continuations: the halves and the conventions."""
     halves = (("tokenizer", verdict.tokenizer), ("forward pass", verdict.forward))
     told = ", ".join(f"{name} {kind}" for name, kind in halves if kind)
     lines = [told] if told else []
-    lines += [f"convention: {visible(convention)}" for convention in verdict.conventions]
-    if verdict.reproduce:
-        lines.append(f"reproduce: {visible(verdict.reproduce)}")
-    return lines
+    return lines + [f"convention: {visible(convention)}" for convention in verdict.conventions]
+
+
+def reproduction(verdict: Verdict) -> str:
+    """Return the command line that shows a verdict again, on one line."""
+    return f"reproduce: {visible(verdict.reproduce)}"
 
 
 def describe_divergence(divergence: Divergence) -> list[str]:

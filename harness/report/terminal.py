@@ -19,6 +19,7 @@ from harness.report.summary import (
     is_problem,
     particulars,
     reasons,
+    reproduction,
     visible,
 )
 from harness.results import Divergence, Kind, Verdict
@@ -26,8 +27,9 @@ from harness.results import Divergence, Kind, Verdict
 __all__ = ["render"]
 
 # Failures shown in full for each implementation; the rest get a line each, as do those whose reason was given
-# already. A program that is wrong everywhere is wrong in one way, and forty screens say it no better than ten.
-_N_IN_FULL = 10
+# already. A program that is wrong everywhere is wrong in one way, and forty screens say it no better than three
+# examples; the other forms of the report hold all of them.
+_N_IN_FULL = 3
 
 # Characters of a continuation: enough to see what happened, short enough for two columns.
 _MAX_TEXT = 160
@@ -56,7 +58,7 @@ def render(summary: Summary, *, width: int = 100, color: bool = False) -> str:
         fits = console.measure(table, options=console.options.update(max_width=1000)).maximum <= console.width
         console.print(table if fits else Group(*_list(summary), Text("")))
     for part in _failures(summary):
-        console.print(part)
+        console.print(part, crop=False)  # a command line runs on past the width
     for standing in summary.standings:
         style = "green" if standing.passed else "red"
         console.print(Text.assemble((f"{visible(standing.impl)}: ", "bold"), (visible(standing.conclusion), style)))
@@ -81,7 +83,7 @@ def _style(kind: Kind) -> str:
 
 
 def _table(summary: Summary) -> Table:
-    kinds = [kind for kind in summary.counts if any(kind in row.counts for row in summary.judged_rows)]
+    kinds = summary.judged_kinds
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in ("implementation", "suite", "model"):
         table.add_column(name, overflow="fold")
@@ -119,15 +121,17 @@ def _failures(summary: Summary) -> list[RenderableType]:
             is_repeated = verdict.divergence is None and verdict.reason in said
             said.add(verdict.reason)
             short = n >= _N_IN_FULL or is_repeated
-            parts.append(Text(_in_one_line(verdict)) if short else _failure(verdict))
+            parts.append(Text(_in_one_line(verdict, is_repeated)) if short else _failure(verdict))
         if failures:
             parts.append(Text(""))
     return parts
 
 
-def _in_one_line(verdict: Verdict) -> str:
-    step = f" at step {verdict.divergence.step}" if verdict.divergence else ""
-    return f"{headline(verdict)}{step}"
+def _in_one_line(verdict: Verdict, is_repeated: bool) -> str:
+    why = [] if is_repeated else reasons(verdict)
+    if not why and verdict.divergence:
+        why = [f"step {verdict.divergence.step}"]
+    return ": ".join([headline(verdict), *why[:1]])
 
 
 def _failure(verdict: Verdict) -> RenderableType:
@@ -137,6 +141,9 @@ def _failure(verdict: Verdict) -> RenderableType:
         parts += [_indented(line) for line in describe_divergence(verdict.divergence)]
         parts.append(Padding(_side_by_side(verdict.divergence), (0, 0, 0, 2)))
     parts += [_indented(line) for line in particulars(verdict)]
+    if verdict.reproduce:
+        # One line however narrow the terminal, so that it can be copied.
+        parts.append(Text(f"  {reproduction(verdict)}", no_wrap=True, overflow="ignore"))
     return Group(*parts)
 
 

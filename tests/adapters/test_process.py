@@ -137,10 +137,13 @@ def test_a_crash_names_its_signal_and_keeps_the_end_of_stderr(tmp_path: Path) ->
         (["./no-such-file"], "No such file"),
         (["./plain"], "Permission denied"),
         (["/"], "Permission denied"),
+        (["./script"], "its interpreter or loader is missing"),
     ],
 )
 def test_a_program_that_cannot_be_started_says_why(command: list[str], what: str, tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("no program\n")
+    (tmp_path / "script").write_text("#!/no/such/interpreter\n")
+    (tmp_path / "script").chmod(0o755)
     seen = run(command, cwd=tmp_path)
     assert isinstance(seen.failure, StartFailed)
     assert what in seen.failure.what

@@ -11,6 +11,7 @@ import pytest
 
 from harness import runfile
 from harness.__main__ import main
+from harness.errors import InputError
 from harness.results import Kind
 from tests.parrots import make_parrot
 
@@ -80,7 +81,13 @@ def test_the_same_program_twice_is_judged_once(good, tmp_path):
         (["GOOD", "--case", "two", "--quick"], "no case is selected"),
         (["GOOD", "--json", "no/such/directory/x.json"], "directory does not exist"),
         (["GOOD", "--json", "-", "--junit", "-"], "only one result can go to stdout"),
-        (["GOOD", "--out", "/"], "cannot be written"),
+        (["GOOD", "--out", "/"], "is a directory"),
+        (["GOOD", "--out", "-"], "a run file cannot go to stdout"),
+        (["GOOD", "--out", "no/such/directory/x.jsonl"], "directory does not exist"),
+        (["GOOD", "--badge", "x" * 300], "cannot be written: File name too long"),
+        (["GOOD", "--junit", "/proc/x"], "cannot be written"),
+        (["GOOD", "--jobs", "0"], "see harness check --help"),
+        (["GOOD", "--no-such-option"], "see harness check --help"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_2(args, message, good, capsys):
@@ -215,6 +222,30 @@ def test_documents_are_written(good, bad, tmp_path, capsys):
     assert "| implementation |" in names["--markdown"].read_text()
     assert json.loads(names["--badge"].read_text())["color"] == "red"
     assert "FAIL" in capsys.readouterr().out
+
+
+def test_a_document_that_cannot_be_made_leaves_the_others_and_the_table(good, tmp_path, capsys, monkeypatch):
+    def fails(summary):
+        raise InputError("cannot be made")
+
+    monkeypatch.setattr("harness.cli.check.junit.render", fails)
+    files = [tmp_path / "j.xml", tmp_path / "b.json"]
+    assert main(["check", good, "--junit", str(files[0]), "--badge", str(files[1])]) == 2
+    printed = capsys.readouterr()
+    assert "PASS" in printed.out
+    assert printed.err == "harness: cannot be made\n"
+    assert [file.exists() for file in files] == [False, True]
+
+
+def test_a_file_that_is_there_is_replaced_whole_and_keeps_its_mode(good, tmp_path):
+    target = tmp_path / "b.json"
+    target.write_text("x" * 10_000)
+    target.chmod(0o640)
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    assert main(["check", good, "--badge", str(link)]) == 0
+    assert (link.is_symlink(), target.stat().st_mode & 0o777) == (True, 0o640)
+    assert json.loads(target.read_text())["color"] == "brightgreen"
 
 
 def test_a_document_on_stdout_stands_there_alone(good, capsys):

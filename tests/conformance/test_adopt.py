@@ -221,7 +221,11 @@ def test_the_command_shows_what_it_tried_where_nothing_works(tmp_path, capsys):
 
 def test_a_program_that_cannot_be_started_is_exit_status_2(tmp_path, capsys):
     assert main(["adopt", "--quiet", "--out", str(tmp_path / "x.toml"), str(tmp_path / "nothing")]) == 2
-    assert "cannot be started" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert "cannot be started" in printed.err
+    assert main(["adopt", ""]) == 2
+    assert "expected a program" in capsys.readouterr().err
     with pytest.raises(InputError, match="no such script"):
         adopt(["python", str(tmp_path / "nothing.py")])
 

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -225,11 +226,17 @@ def test_the_terminal_shows_continuations_side_by_side_and_fits_the_width():
     assert "\x1b[" in terminal.render(summarise([WRONG]), color=True)
 
 
-def test_many_failures_are_ten_in_full_and_the_rest_by_name():
+def test_many_failures_are_three_in_full_and_the_rest_in_a_line_each():
     wrongs = [verdict(Kind.MISMATCH, f"case{n}", divergence=WRONG.divergence, reason=f"r{n}") for n in range(30)]
     text = terminal.render(summarise(wrongs))
-    assert text.count("regret") == 10
-    assert "case29" in text
+    assert text.count("regret") == 3
+    assert "case29 (model gqa): r29\n" in text
+
+
+def test_a_command_line_is_never_broken():
+    long = f"./run {'x' * 200} -i 'Once'"
+    text = terminal.render(summarise([replace(WRONG, reproduce=long)]), width=60)
+    assert f"  reproduce: {long}\n" in text
 
 
 def test_a_reason_that_many_cases_share_is_given_once():
