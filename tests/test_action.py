@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.parrots import make_parrot
-
-yaml = pytest.importorskip("yaml")
 
 ROOT = Path(__file__).parent.parent
 

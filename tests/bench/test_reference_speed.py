@@ -141,19 +141,3 @@ def test_figures_are_written_as_json(tmp_path, capsys):
     assert facts["machine"] == dataclasses.asdict(machine())
     assert main([*command, str(tmp_path / "speed.json")]) == 0
     assert json.loads((tmp_path / "speed.json").read_text())["machine"] == facts["machine"]
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        ([], "add --self"),
-        (["--self", "--models", "7T"], "no model shape '7T'"),
-        (["--self", "--rounds", "0"], "rounds"),
-        (["--self", "--models", ","], "no model"),
-        (["--self", "--json", "no/such/directory/x.json"], "directory does not exist"),
-    ],
-)
-def test_a_wrong_request_is_refused_before_anything_is_measured(args, message, capsys, monkeypatch):
-    monkeypatch.setattr("harness.cli.bench.measure", lambda *args, **options: pytest.fail("it measured"))
-    assert main(["bench", *args]) == 2
-    assert message in capsys.readouterr().err

@@ -430,7 +430,7 @@ def test_taps_come_in_the_order_of_the_forward_pass_with_their_shapes():
     )
     assert [name for name, layer, _ in seen if layer == -1] == [*BEFORE, *AFTER]
     for index in range(config.n_layers):
-        assert {name for name, layer, _ in seen if layer == index} == set(IN_LAYER)
+        assert [name for name, layer, _ in seen if layer == index] == list(IN_LAYER)
     shapes = {name: shape for name, _, shape in seen}
     assert shapes["q"] == shapes["q_raw"] == (3, config.n_heads, config.head_dim)
     assert shapes["k"] == shapes["v"] == (3, config.n_kv_heads, config.head_dim)
