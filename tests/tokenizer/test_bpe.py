@@ -17,98 +17,16 @@ from hypothesis import strategies as st
 from harness.errors import TokenizerError
 from harness.tokenizer import HONEST, KNOWN_WRONG, EncodeRules, Tokenizer, bpe, read
 from tests.derived_models import published
+from tests.impls.llama2c_goldens import ENCODINGS
 from tests.strategies import BYTE_PIECES, SPECIALS, texts, tokenizers
 
 WRONG = {name: rules for name, _, rules in KNOWN_WRONG}
-CHAT = "[INST] <<SYS>>\nYou are nice\n<</SYS>>\n\nTell me a story [/INST]"
-FRENCH = (
-    "Translate English to French:\n\n        sea otter => loutre de mer\n        peppermint => menthe poivrée\n"
-    "        plush girafe => girafe peluche\n        cheese =>"
-)
-LAUNCH = "A brief message congratulating the team on the launch:\n\n        Hi everyone,\n\n        I just "
 
-# Text, ids with tok512.bin, ids with tokenizer.bin; BOS on, EOS off; measured on llama2.c.
-VECTORS: list[tuple[str | bytes, str, str]] = [
-    ("", "1", "1"),
-    (" ", "1 410 410", "1 259"),
-    ("  ", "1 410 410 410", "1 1678"),
-    ("a", "1 261", "1 263"),
-    ("the", "1 265", "1 278"),
-    ("Once upon a time", "1 403 407 261 378", "1 9038 2501 263 931"),
-    ("There was a big", "1 291 276 286 261 370", "1 1670 471 263 4802"),
-    ("The dog", "1 291 400 428", "1 450 11203"),
-    (
-        "One day, Lily met a Shoggoth",
-        "1 385 328 432 317 284 316 261 301 415 414 428 428 309 415",
-        "1 3118 2462 29892 365 2354 1539 263 1383 468 29887 720",
-    ),
-    ("here", "1 281 276", "1 1244"),
-    ("little", "1 376", "1 2217"),
-    ("oooo", "1 334 347 414", "1 288 3634 29877"),
-    ("lllly", "1 278 306 421 422", "1 301 645 368"),
-    ("“Hi”", "1 410 465 440 417 466", "1 1346 18567 30024"),
-    ("café", "1 280 412 431 485", "1 274 28059"),
-    (
-        "Zoë saw a 🦙",
-        "1 410 469 414 198 174 394 261 410 243 162 169 156",
-        "1 17421 30083 4446 263 29871 243 162 169 156",
-    ),
-    ("naïve", "1 297 412 198 178 360", "1 1055 30085 345"),
-    ("Line one\nLine\ttwo", "1 307 271 411 353 411 13 438 271 411 12 413 424 414", "1 7407 697 13 3542 12 10184"),
-    ("<s>", "1 410 504 419 505", "1 529 29879 29958"),
-    ("</s>", "1 410 504 492 419 505", "1 1533 29879 29958"),
-    ("<unk>", "1 410 504 379 433 505", "1 529 2960 29958"),
-    ("<0x41>", "1 410 504 477 444 484 475 505", "1 529 29900 29916 29946 29896 29958"),
-    ("\u2581a", "1 410 229 153 132 412", "1 29871 229 153 132 29874"),
-    ("日本", "1 410 233 154 168 233 159 175", "1 29871 30325 30346"),
-    ("!!!", "1 410 443 443 443", "1 1738 6824"),
-    ("2023", "1 410 479 477 479 472", "1 29871 29906 29900 29906 29941"),
-    ("hello  world", "1 281 306 414 410 263 304 341", "1 22172 29871 3186"),
-    ("  Tom", "1 410 410 274 287", "1 259 4335"),
-    ("A B", "1 410 447 368", "1 319 350"),
-    (
-        "Lily's mom said, \"Lily, let's go to the park.\"",
-        "1 317 439 419 357 336 432 313 438 310 432 278 316 439 419 298 414 267 265 282 295 433 426 436",
-        "1 365 2354 29915 29879 16823 1497 29892 376 29931 2354 29892 1235 29915 29879 748 304 278 14089 1213",
-    ),
-    (
-        "[INST] Hi [/INST]",
-        "1 410 508 442 458 437 434 509 320 417 410 508 492 442 458 437 434 509",
-        "1 518 25580 29962 6324 518 29914 25580 29962",
-    ),
-    (
-        CHAT,
-        "1 410 508 442 458 437 434 509 410 504 504 437 452 437 505 505 13 452 277 261 276 297 417 331 13 504 504 "
-        "492 437 452 437 505 505 13 13 434 411 306 284 411 261 349 304 422 410 508 492 442 458 437 434 509",
-        "1 518 25580 29962 3532 14816 29903 6778 13 3492 526 7575 13 29966 829 14816 29903 6778 13 13 29911 514 "
-        "592 263 5828 518 29914 25580 29962",
-    ),
-    (bytes.fromhex("8080808080"), "1 410 131 131 131 131 131", "1 29871 131 131 131 131 131"),
-    (bytes.fromhex("c3"), "1 410 198", "1 29871 198"),
-    (bytes.fromhex("ff61"), "1 410 258 412", "1 29871 258 29874"),
-    (bytes.fromhex("61e280"), "1 261 229 131", "1 263 229 131"),
-    (bytes.fromhex("f09fa69980"), "1 410 243 162 169 156 131", "1 29871 243 162 169 156 131"),
-    (bytes.fromhex("017f"), "1 410 4 130", "1 29871 4 130"),
-]
+# Text, ids with tok512.bin, ids with tokenizer.bin, where both were measured on llama2.c; BOS on, EOS off.
+VECTORS = [(text, tok512, tok32000) for text, tok512, tok32000 in ENCODINGS if tok512 and tok32000]
 
-# Upstream's own five cases, and those of a port in Zig; tokenizer.bin.
-MORE_32000 = [
-    ("I believe the meaning of life is", "1 306 4658 278 6593 310 2834 338"),
-    (
-        "Simply put, the theory of relativity states that ",
-        "1 3439 17632 1925 29892 278 6368 310 14215 537 5922 393 29871",
-    ),
-    (
-        LAUNCH,
-        "1 319 11473 2643 378 629 271 18099 278 3815 373 278 6826 29901 13 13 4706 6324 14332 29892 13 13 4706 "
-        "306 925 29871",
-    ),
-    (
-        FRENCH,
-        "1 4103 9632 4223 304 5176 29901 13 13 4706 7205 4932 357 1149 301 449 276 316 2778 13 4706 1236 407 837 "
-        "524 1149 6042 354 772 440 29878 1318 13 4706 715 1878 330 3055 1725 1149 330 3055 1725 4639 28754 13 "
-        "4706 923 968 1149",
-    ),
+# Those measured with tokenizer.bin alone, upstream's own five cases among them, and those of a port in Zig.
+MORE_32000 = [(text, tok32000) for text, tok512, tok32000 in ENCODINGS if tok32000 and not tok512] + [
     ("Lets try ö & 株式会社", "1 365 1691 1018 3963 669 29871 31409 30607 30437 30564"),
     ("𒎗𓐍", "1 29871 243 149 145 154 243 150 147 144"),
 ]
