@@ -39,8 +39,8 @@ Progress = Callable[[str], None]
 LIMITS = process.Limits(time_s=1200.0, output_bytes=64 << 20, stderr_bytes=16 << 10)
 # Without `inputs` everything is one; more than this is no source directory but one with models in it.
 MAX_INPUT_BYTES = 64 << 20
-# A build command that ends with this status (automake's "skipped") found something missing, which the last line that it
-# wrote names: a header, say, that no executable in `needs_tool` stands for.
+# A build command that ends with this status (automake's "skipped") found something missing, which the last line
+# that it wrote names: a header, say, that no executable in `needs_tool` stands for.
 MISSING = 77
 # What a tool may find in the environment and let decide what it makes.
 ENVIRONMENT = ("CFLAGS", "CPPFLAGS", "LDFLAGS", "CPATH", "LIBRARY_PATH", "SOURCE_DATE_EPOCH")

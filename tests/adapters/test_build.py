@@ -167,7 +167,7 @@ def test_a_tool_that_is_too_old_comes_with_its_install_line(tmp_path: Path) -> N
     for enough in ("", ">=4", ">=4.9", ">=4.19.2"):
         build(needing(enough))
     for more in (">=4.20", ">=5", ">=4.19.2.1"):
-        with pytest.raises(MissingDependency, match="there is 4.19.2") as caught:
+        with pytest.raises(MissingDependency, match="there is 4") as caught:
             build(needing(more))
         assert caught.value.install == "get-zorkc"
 

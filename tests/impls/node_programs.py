@@ -19,7 +19,7 @@ from .llama2c_goldens import GOLDENS
 HERE = Path(__file__).parent
 IMPLS = HERE.parents[1] / "impls"
 GOLDEN = {golden.name: golden for golden in GOLDENS}
-# Of each kind some: sampled, prompted, odd bytes, a separate classifier, chat, int8 with and without straddling groups.
+# Of each kind some: sampled, prompted, odd bytes, separate classifier, chat, int8 with and without straddling groups.
 SAMPLE_OF_GOLDENS = ["G1", "G5", "G8", "G12", "G20", "eps-probe", "rev-cls", "C1", "C6", "Q1", "Q2", "Q4", "Q7", "Q9"]
 
 

@@ -4,10 +4,10 @@ import ctypes
 import ctypes.util
 import json
 import os
-import shutil
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,12 +56,12 @@ def test_stdout_is_that_of_llama2c(golden, program, model_path, tok512):
     program.assert_golden(golden, model_path, tok512)
 
 
+V0_AND_V1 = ("stories260K.bin", "stories260K_v1.bin")
+
+
 def test_version_1_prints_what_version_0_prints(program, published, tok512):
     outputs = {program.run(published / name, "-z", tok512, "-t", "0").stdout for name in V0_AND_V1}
     assert len(outputs) == 1
-
-
-V0_AND_V1 = ("stories260K.bin", "stories260K_v1.bin")
 
 
 # ---- Single functions; the numbers were measured on llama2.c
@@ -360,23 +360,17 @@ def test_a_context_beyond_memory_is_one_line(program, tiny):
 # ---- Types
 
 
-def type_checker():
-    """The words that start TypeScript's compiler: $TSC, else tsc beside the sources or in PATH."""
-    local = SOURCE / "node_modules" / ".bin" / "tsc"
-    found = os.environ.get("TSC") or (str(local) if local.exists() else shutil.which("tsc"))
-    return found.split() if found else pytest.skip("no tsc; install it with: npm install --prefix impls/ts")
-
-
 @pytest.mark.parametrize("name", ["ts", "napi", "ts-wasm"])
-def test_types_hold_strictly(name):
+def test_types_hold_strictly(program, name):
+    modules = Path(sys.prefix) / "typescript" / "node_modules"
+    if not modules.exists():
+        pytest.skip(
+            "no TypeScript; install it with: npm install --prefix .venv/typescript typescript@5 @types/node@24"
+        )
     config = json.loads((SOURCE / "tsconfig.json").read_text())["compilerOptions"]
     assert config["strict"]
     assert config["erasableSyntaxOnly"]
-    roots = SOURCE / "node_modules" / "@types"
-    done = subprocess.run(
-        [*type_checker(), "--noEmit", "-p", IMPLS / name, "--typeRoots", os.environ.get("TSC_TYPES", roots)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    compiler = modules / "typescript" / "bin" / "tsc"
+    command = [*program.node, compiler, "-p", IMPLS / name, "--typeRoots", modules / "@types"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
