@@ -62,7 +62,14 @@ def test_token_sequences_begin_with_bos_and_are_the_same_each_time():
 
 def test_published_shapes_have_their_published_number_of_weights():
     counts = {name: config.n_params for name, config in workload.SHAPES.items()}
-    assert counts == {"260K": 260_032, "15M": 15_191_712, "42M": 41_689_600, "110M": 109_529_856}
+    assert counts == {
+        "260K": 260_032,
+        "15M": 15_191_712,
+        "42M": 41_689_600,
+        "110M": 109_529_856,
+        "1B": 1_100_048_384,
+        "7B": 6_738_415_616,
+    }
     with pytest.raises(InputError, match="no model shape '7T'"):
         workload.shape_of("7T")
 

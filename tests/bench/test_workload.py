@@ -1,0 +1,135 @@
+"""Synthetic models: of exactly the shape, the same each time, never at an end, with texts that read in one way."""
+
+import dataclasses
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from harness import checkpoint
+from harness.bench import workload
+from harness.bench.workload import SHAPES, find, group_size, make_synthetic, synthetic_tokenizer
+from harness.engine import Engine, generate
+from harness.errors import InputError
+from harness.model_config import ModelConfig
+from harness.models import load
+
+SMALL = ModelConfig(32, 48, 3, 4, 2, 400, 128)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HARNESS_MODELS", raising=False)
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("precision", ["f32", "q8"])
+def test_a_synthetic_model_has_exactly_the_shape_in_the_container_of_its_precision(tmp_path, is_tied, precision):
+    config = dataclasses.replace(SMALL, is_tied=is_tied)
+    files = make_synthetic("small", config, precision, directory=tmp_path)
+    model = load(files.checkpoint, files.tokenizer)
+    assert model.checkpoint.config == config
+    assert model.checkpoint.format == files.format == {"f32": "llama2c-v0", "q8": "llama2c-v2"}[precision]
+    assert model.checkpoint.group_size == {"f32": None, "q8": 16}[precision]
+    assert files.sha256 == checkpoint.sha256_of(files.checkpoint)
+    assert files.name.startswith("synthetic")
+
+
+def test_a_synthetic_model_is_made_once_and_is_the_same_everywhere(tmp_path):
+    first = make_synthetic("small", SMALL, directory=tmp_path / "a")
+    again = make_synthetic("small", SMALL, directory=tmp_path / "a")
+    other = make_synthetic("small", SMALL, directory=tmp_path / "b")
+    assert first.checkpoint.stat().st_mtime_ns == again.checkpoint.stat().st_mtime_ns
+    assert first.sha256 == again.sha256 == other.sha256
+
+
+def test_a_remembered_hash_is_forgotten_with_its_file(tmp_path):
+    files = make_synthetic("small", SMALL, directory=tmp_path)
+    files.checkpoint.write_bytes(b"something else")
+    assert make_synthetic("small", SMALL, directory=tmp_path).sha256 == checkpoint.sha256_of(files.checkpoint)
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("prompt", [b"", b"hello", b"the quick brown fox"])
+def test_greedy_decoding_never_meets_a_stop_nor_a_piece_that_is_not_its_own_spelling(tmp_path, is_tied, prompt):
+    config = dataclasses.replace(SMALL, is_tied=is_tied)
+    files = make_synthetic("small", config, directory=tmp_path)
+    model = load(files.checkpoint, files.tokenizer)
+    ids = model.tokenizer.encode(prompt)
+    engine = Engine(config, model.checkpoint.tensors, dtype=np.float64)
+    out = list(generate(engine, ids, steps=config.seq_len))[len(ids) - 1 :]
+    assert len(out) == config.seq_len - len(ids) + 1
+    assert min(out) >= 259 + 27
+
+
+def test_near_ties_are_rare_and_activations_of_order_one(tmp_path):
+    files = make_synthetic("small", SMALL, directory=tmp_path)
+    model = load(files.checkpoint, files.tokenizer)
+    exact = Engine(SMALL, model.checkpoint.tensors, dtype=np.float64)
+    plain = Engine(SMALL, model.checkpoint.tensors, dtype=np.float32)
+    ids = [1, *generate(exact, [1], steps=100)]
+    noise = np.abs(exact.logits(ids) - plain.logits(ids)).max()
+    assert 0.1 < float(np.abs(exact.logits(ids)).mean()) < 10
+    assert np.median(exact.top_two(ids, 1).margin) > 1000 * noise
+
+
+def test_every_layer_matters_to_the_text(tmp_path):
+    files = make_synthetic("small", SMALL, directory=tmp_path)
+    tensors = load(files.checkpoint, files.tokenizer).checkpoint.tensors
+    whole = list(generate(Engine(SMALL, tensors), [1, 265, 270], steps=40))
+    shorter = dataclasses.replace(SMALL, n_layers=2)
+    assert list(generate(Engine(shorter, tensors), [1, 265, 270], steps=40)) != whole
+
+
+def test_a_prompt_of_n_letters_is_n_tokens_after_bos_and_the_space():
+    tokenizer = synthetic_tokenizer(512)
+    assert len(tokenizer.encode("abcdefghijklmnopqrstuvwxyz" * 3)) == 2 + 78
+
+
+@pytest.mark.parametrize("vocab_size", [400, 512, 32000])
+def test_pieces_are_unique_printable_and_of_one_length(vocab_size):
+    pieces = synthetic_tokenizer(vocab_size).pieces[286:]
+    assert len(set(pieces)) == len(pieces)
+    assert all(len(p) == 4 and p.isascii() and p.isalpha() and p[:1].isupper() for p in pieces)
+
+
+def test_the_largest_models_are_generated_without_holding_them():
+    config = dataclasses.replace(SHAPES["1B"], n_layers=400)
+    tracemalloc.start()
+    noise = workload._Noise(config)
+    assert noise["layers.399.w_gate"].shape == (5632, 2048)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64e6
+
+
+@pytest.mark.parametrize(("name", "n_params"), [("260K", 260_032), ("15M", 15_191_712), ("110M", 109_529_856)])
+def test_shapes_are_those_of_the_published_models(name, n_params):
+    assert SHAPES[name].n_params == n_params
+
+
+def test_what_a_token_reads_is_every_matrix_once():
+    assert find("260K").token_bytes == 4 * SHAPES["260K"].n_params
+    q8 = find("260K", "q8").token_bytes
+    n = SHAPES["260K"].n_params - 11 * 64
+    assert q8 == n + n // group_size(SHAPES["260K"]) * 4 + 4 * 11 * 64
+
+
+@pytest.mark.parametrize("precision", ["f32", "q8"])
+def test_a_model_that_is_not_at_hand_is_synthetic_and_says_so(precision):
+    found = find("260K", precision)
+    assert found.is_synthetic
+    assert found.files.name == "synthetic-260K"
+    assert found.config == SHAPES["260K"]
+
+
+@pytest.mark.parametrize(("name", "precision"), [("13B", "f32"), ("15M", "f16")])
+def test_unknown_names_are_refused(name, precision):
+    with pytest.raises(InputError):
+        find(name, precision)
+
+
+def test_no_vocabulary_smaller_than_the_bytes_is_made():
+    with pytest.raises(InputError):
+        synthetic_tokenizer(100)
