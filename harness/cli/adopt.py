@@ -53,7 +53,7 @@ def command(
         progress=None if quiet else tell,
         limits=adoption.limits(timeout_s),
     )
-    if found.verdict is adoption.Verdict.NOT_STARTED:
+    if found.outcome is adoption.Outcome.NOT_STARTED:
         raise InputError(f"cannot be started: {found.trials[-1].outcome}")
     if not found.manifest_toml:
         emit(_failure(found))
@@ -63,7 +63,7 @@ def command(
         return 0
     _write(path, found.manifest_toml, force=force)
     shown = path if path.is_absolute() and not path.is_relative_to(Path.cwd()) else Path(os.path.relpath(path))
-    emit(f"{shown}: {found.verdict} ({len(found.trials)} trials)\nnext: harness check {shlex.quote(str(shown))}\n")
+    emit(f"{shown}: {found.outcome} ({len(found.trials)} trials)\nnext: harness check {shlex.quote(str(shown))}\n")
     return 0
 
 
@@ -106,7 +106,7 @@ def _write(path: Path, text: str, *, force: bool) -> None:
 
 def _failure(found: adoption.Adoption) -> str:
     """Show what was tried, and the output that came nearest."""
-    lines = [f"{found.verdict}; {len(found.trials)} trials:", ""]
+    lines = [f"{found.outcome}; {len(found.trials)} trials:", ""]
     shapes: dict[str, list[adoption.Trial]] = {}
     for trial in found.trials:
         shapes.setdefault(trial.shape, []).append(trial)

@@ -12,7 +12,7 @@ from harness.__main__ import main
 from harness.adapters.implementation import ProcessImplementation
 from harness.adapters.manifest import Manifest, load
 from harness.adapters.toolchain import find, tool
-from harness.conformance.adopt import Verdict, adopt, default_path, limits
+from harness.conformance.adopt import Outcome, adopt, default_path, limits
 from harness.conformance.adopt.options import Option, file_names, mine, mine_program, role_of
 from harness.conformance.adopt.reading import Oracle, read
 from harness.conformance.adopt.shapes import FLAGS, common_shapes, mined_shapes, with_files
@@ -97,7 +97,7 @@ def oracles():
 def test_a_port_of_each_shape_is_adopted_and_its_manifest_reproduces_the_reference(name, tmp_path, oracles):
     path = tmp_path / "impl.toml"
     found = adopt(script(name), path=path)
-    assert found.verdict is Verdict.REPRODUCES
+    assert found.outcome is Outcome.REPRODUCES
     path.write_text(found.manifest_toml)
     (manifest,) = load(path)
     arguments = list(manifest.run[2:])
@@ -147,7 +147,7 @@ def interpreted(tmp_path):
 def test_a_port_behind_another_interpreter_is_adopted(language, interpreted, tmp_path, oracles):
     command, path = interpreted(language), tmp_path / "impl.toml"
     found = adopt(command, path=path)
-    assert found.verdict is Verdict.REPRODUCES
+    assert found.outcome is Outcome.REPRODUCES
     path.write_text(found.manifest_toml)
     (manifest,) = load(path)
     assert manifest.language == language
@@ -159,7 +159,7 @@ def test_a_port_behind_another_interpreter_is_adopted(language, interpreted, tmp
 
 def test_a_buggy_port_is_adopted_with_what_its_output_depends_on(tmp_path):
     found = adopt(script("rope_halves"), path=tmp_path / "impl.toml")
-    assert found.verdict is Verdict.DIFFERS
+    assert found.outcome is Outcome.DIFFERS
     assert "another model gives another text; another prompt is echoed in its place" in found.manifest_toml
     assert "run harness check" in found.manifest_toml
     (tmp_path / "impl.toml").write_text(found.manifest_toml)
@@ -171,7 +171,7 @@ def test_a_buggy_port_is_adopted_with_what_its_output_depends_on(tmp_path):
 @pytest.mark.parametrize("name", ["chatter", "hopeless"])
 def test_a_program_that_runs_no_model_is_not_adopted(name, tmp_path):
     found = adopt(script(name), path=tmp_path / "impl.toml")
-    assert found.verdict is Verdict.NOT_FOUND
+    assert found.outcome is Outcome.NOT_FOUND
     assert found.manifest_toml == ""
     assert found.promising is not None
     assert len({trial.shape for trial in found.trials}) > 20
@@ -235,7 +235,7 @@ def test_an_output_without_end_and_a_program_that_hangs_are_given_up_on(tmp_path
     hang.write_text("#!/bin/sh\nsleep 60\n")
     hang.chmod(0o755)
     found = adopt([str(hang)], limits=limits(0.05))
-    assert found.verdict is Verdict.NOT_FOUND
+    assert found.outcome is Outcome.NOT_FOUND
     assert "did not end within" in found.trials[0].outcome
     assert os.listdir(tmp_path) == ["hang"]
 

@@ -1,7 +1,7 @@
 """Adopt a program: find how it wants to be called, by calling it, and write its manifest.
 
     found = adopt(["./their-port/run"])
-    print(found.verdict, found.manifest_toml)
+    print(found.outcome, found.manifest_toml)
 
 Each trial runs the program on an embedded model whose greedy continuation is known. Common shapes are tried, and
 those that the program's own usage text suggests. A trial is a success if the text is the reference's. Where none is,
@@ -40,7 +40,7 @@ from harness.conformance.adopt.trials import Progress, Trial, Trials
 from harness.errors import InputError
 from harness.models import ModelFiles, locate
 
-__all__ = ["Adoption", "Evidence", "Trial", "Verdict", "adopt", "default_path", "limits"]
+__all__ = ["Adoption", "Evidence", "Outcome", "Trial", "adopt", "default_path", "limits"]
 
 
 def limits(time_s: float = 10.0) -> Limits:
@@ -51,7 +51,7 @@ def limits(time_s: float = 10.0) -> Limits:
 TRIAL_LIMITS = limits()
 
 
-class Verdict(enum.StrEnum):
+class Outcome(enum.StrEnum):
     """How an adoption ended."""
 
     REPRODUCES = "its text is the reference's"
@@ -65,14 +65,14 @@ class Adoption:
     """What was found.
 
     Attributes:
-        verdict: how it ended.
+        outcome: how it ended.
         manifest_toml: the manifest; empty if there is none.
         evidence: the reasons for what it says, in the order in which they were found.
         trials: every run, in order.
         promising: where nothing was found, the trial that came nearest.
     """
 
-    verdict: Verdict
+    outcome: Outcome
     manifest_toml: str
     evidence: list[Evidence]
     trials: list[Trial]
@@ -108,14 +108,14 @@ def adopt(
         try:
             found = Search(trials).run()
         except NotStarted:
-            return Adoption(Verdict.NOT_STARTED, "", [], trials.done, trials.done[-1])
+            return Adoption(Outcome.NOT_STARTED, "", [], trials.done, trials.done[-1])
         if found is None:
-            return Adoption(Verdict.NOT_FOUND, "", [], trials.done, trials.nearest())
+            return Adoption(Outcome.NOT_FOUND, "", [], trials.done, trials.nearest())
         habits = Habits(trials, minimal(trials, found))
         text = habits.manifest()
         Manifest.model_validate({**tomllib.loads(text), "path": target})
-        verdict = Verdict.REPRODUCES if found.is_success else Verdict.DIFFERS
-        return Adoption(verdict, text, habits.evidence, trials.done)
+        outcome = Outcome.REPRODUCES if found.is_success else Outcome.DIFFERS
+        return Adoption(outcome, text, habits.evidence, trials.done)
 
 
 def default_path(command: Sequence[str]) -> Path:
