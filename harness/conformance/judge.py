@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from harness.adapters import extract
@@ -26,8 +27,8 @@ from harness.engine import clamp_steps
 from harness.engine.sampler import Xorshift, nucleus_candidates, probabilities, sample
 from harness.errors import TokenizerError
 from harness.judging.printing import LLAMA2C, Printing
-from harness.judging.sampling import could_be_in_nucleus
-from harness.judging.text_walk import Choice, Greedy, Rule, Sampled, Walk, walk
+from harness.judging.sampling import Draw, Surprise
+from harness.judging.text_walk import Choice, Floors, Greedy, Rule, Sampled, Walk, walk
 from harness.results import Divergence, Kind, Observation, Request, Verdict, kind_of_failure
 from harness.tokenizer.bpe import KNOWN_WRONG
 
@@ -36,11 +37,14 @@ __all__ = ["MIN_JUDGED", "Claim", "Judge", "last_line", "plain_verdict"]
 MIN_JUDGED = 32
 """Generated tokens that must be judged for a green verdict, unless the golden itself has fewer."""
 
+_BLANK = b"\0\t\n\v\f\r "
 _SHOWN = 48  # bytes of each continuation that a divergence shows
 _AHEAD = 12  # tokens of the reference's continuation that a divergence shows
 _TRUSTED = 4  # generated tokens that must agree before what was set aside around them is called a convention
 _MAX_READINGS = 6
 _FEW_TIES = 4  # in a short text; honest float32 programs part at a near tie once in some ten thousand tokens
+_MAX_OUTPUT = (1 << 18, 1 << 19)  # bytes of a long output that are read: of its head, and of its end
+_LONG_OUTPUT = 1 << 16
 _ENOUGH = 16  # bytes of a continuation that can tell one text from another
 
 
@@ -54,6 +58,7 @@ class Claim:
         wrong: the choice that failed.
         encodings: names of the wrong tokenizers that explain the text.
         honest: the walk after the honest prompt ids, where that failed.
+        texts: the plausible readings of the output, once they were needed.
     """
 
     case: Case
@@ -65,6 +70,15 @@ class Claim:
     wrong: Choice | None = None
     encodings: tuple[str, ...] = ()
     honest: Walk | None = None
+    texts: list[bytes] | None = None
+
+    @property
+    def stdout(self) -> bytes:
+        """What was printed; of a flood, head and end only."""
+        whole = self.seen.stdout
+        head, end = _MAX_OUTPUT
+        left_out = len(whole) - head - end
+        return whole if left_out <= 0 else b"%b\n[%d bytes]\n%b" % (whole[:head], left_out, whole[-end:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +104,10 @@ class Reading:
 
     @property
     def rank(self) -> tuple[bool, int, int, int]:
-        return (self.is_exact, self.n_agreed, self.used, -len(self.named))
+        n_seen = self.n_agreed  # what prints nothing agrees with anything
+        while n_seen and not self.pieces[n_seen - 1]:
+            n_seen -= 1
+        return (self.is_exact, n_seen, self.used, -len(self.named))
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -125,6 +142,10 @@ class Judge:
             return self._against_text(claim)
         reading = self._read(claim)
         claim.printing = reading.printing
+        if not reading.text.strip(_BLANK) and any(piece.strip(_BLANK) for piece in reading.pieces):
+            return self._verdict(claim, Kind.NO_OUTPUT, "it printed no text")
+        if not case.n_generated and case.prompt and not any(reading.pieces):
+            return self._nothing_asked(claim, reading)
         if not reading.is_exact:
             return self._differs(claim, reading)
         claim.rest = reading.text[sum(map(len, reading.pieces[: len(case.prompt_ids) - 1])) :]
@@ -144,13 +165,13 @@ class Judge:
         enough = 0
         for printing in self.reference.printings:
             pieces = printing.render(ids)
-            n_shown = sum(map(len, pieces[n_prompt:]))
+            n_shown = sum(len(piece.strip(_BLANK)) for piece in pieces[n_prompt:])
             if found is None:
                 enough = min(_ENOUGH, n_shown)
             elif n_shown < enough:
                 continue  # so little of the golden is printed this way that anything would agree with it
             read = extract.best(
-                claim.seen.stdout,
+                claim.stdout,
                 prompt=case.prompt or b"",
                 expected=b"".join(pieces),
                 pattern=self.manifest.text,
@@ -168,12 +189,18 @@ class Judge:
                 found = reading
             if reading.is_exact and not read.conventions:
                 break
+            if found.used < enough and len(claim.stdout) > _LONG_OUTPUT:
+                break  # a flood that holds nothing of the golden
         assert found is not None
         return found
 
+    def _floors(self, case: Case) -> Floors:
+        sequence = [case.prompt_ids[0], *(case.ids or case.prompt_ids)[:-1]]
+        return self.reference.floors(self.manifest.precision, sequence)
+
     def _rule(self, case: Case) -> Rule:
         reference, config = self.reference, self.reference.config
-        floors = reference.floors(self.manifest.precision, [case.prompt_ids[0], *(case.ids or case.prompt_ids)[:-1]])
+        floors = self._floors(case)
         if not case.is_sampled:
             argmax = reference.exact.ops.argmax
             return Greedy(lambda logits: argmax(config, logits), floors)
@@ -238,6 +265,10 @@ class Judge:
         )
         if path.wrong is None:
             return self._explained(claim, path, trusted)
+        rest, piece = reading.text[reading.used :], reading.pieces[reading.n_agreed]
+        if piece.startswith(rest) and n_generated + 1 < case.n_generated:
+            reason = f"it stopped in the middle of a token, after {n_generated} of {case.n_generated}"
+            return self._verdict(claim, Kind.INCONCLUSIVE, reason, n_judged=n_generated, conventions=trusted)
         return self._as_wrong_encoding(claim, path) or self._mismatch(claim, path, trusted)
 
     def _explained(self, claim: Claim, path: Walk, conventions: tuple[str, ...]) -> Verdict:
@@ -255,6 +286,11 @@ class Judge:
         elif kind is Kind.TIE and len(path.certificates) > max(_FEW_TIES, n_judged // 8):
             kind = Kind.INCONCLUSIVE
             reason = f"{len(path.certificates)} of {n_judged} tokens are near ties: too many to tell anything"
+        elif kind is Kind.WITHIN and len(path.certificates) > max(_FEW_TIES, n_judged // 3):
+            kind = Kind.INCONCLUSIVE
+            reason = (
+                f"{len(path.certificates)} of {n_judged} tokens are not the reference's: too many to tell anything"
+            )
         elif kind is Kind.TIE:
             n = len(path.certificates)
             reason = f"{n} near tie{'s' * (n != 1)} taken the other way, each within the noise floor"
@@ -292,14 +328,14 @@ class Judge:
                 claim,
                 Kind.INCONCLUSIVE,
                 reason,
-                forward=Kind.EXACT,
                 n_judged=n_generated,
                 conventions=conventions,
             )
         conventions = (*conventions, how)
         if self.is_llama2c:
             return self._unlike_llama2c(claim, f"stop as llama2.c does: {how}", n_generated, conventions)
-        if n_generated < min(MIN_JUDGED, case.n_generated - 1) and next_id != self.tokenizer.eos_id:
+        least = 1 if next_id == self.tokenizer.eos_id else min(MIN_JUDGED, case.n_generated - 1)
+        if n_generated < least:
             reason = f"only {n_generated} generated tokens could be judged"
             return self._verdict(claim, Kind.INCONCLUSIVE, reason, n_judged=n_generated, conventions=conventions)
         return self._exact(claim, n_generated, conventions)
@@ -310,9 +346,9 @@ class Judge:
         if self.is_llama2c:
             what = f"stop where llama2.c does: it goes on with {_text(extra[:_SHOWN])!r}"
             return self._unlike_llama2c(claim, what, case.n_generated, conventions)
-        if case.ends == "bos":
-            return self._exact(claim, case.n_generated, (*conventions, "goes on after BOS, the end of a text"))
         ids = [case.prompt_ids[0], *(case.ids or ())]
+        if case.ends == "bos":
+            return self._goes_on_after_bos(claim, extra, ids, conventions)
         path = self._walk(claim, extra, ids, case.n_generated)
         if path.wrong is not None:
             return self._as_wrong_encoding(claim, path) or self._mismatch(claim, path, conventions)
@@ -322,6 +358,41 @@ class Judge:
             return self._exact(claim, case.n_generated + n_more, conventions)
         return self._explained(claim, path, conventions)
 
+    def _goes_on_after_bos(
+        self, claim: Claim, extra: bytes, ids: Sequence[int], conventions: tuple[str, ...]
+    ) -> Verdict:
+        """What follows the end of a text is no answer, but must be the model's: of the same sequence or a new one."""
+        assert claim.printing is not None
+        conventions = (*conventions, "goes on after BOS, the end of a text")
+        n_generated = claim.case.n_generated
+        paths = []
+        for shown in dict.fromkeys((b"", self.tokenizer.pieces[self.bos], self.tokenizer.pieces[self.bos].strip())):
+            rest = extra.removeprefix(shown)
+            if not rest.strip(_BLANK):
+                return self._exact(claim, n_generated, conventions)
+            if not extra.startswith(shown):
+                continue
+            for before in (ids, ids[:1]):
+                path = self._walk(claim, rest, before, n_generated)
+                if path.wrong is None:
+                    return self._exact(claim, n_generated, conventions)
+                paths.append(path)
+        return self._mismatch(claim, max(paths, key=lambda path: path.used), conventions)
+
+    def _nothing_asked(self, claim: Claim, reading: Reading) -> Verdict:
+        """The golden is a cut-off echo, and the program echoes nothing: its own text, if any, must be right."""
+        case = claim.case
+        for text in dict.fromkeys((claim.stdout.removesuffix(b"\n"), b" " + claim.stdout.removesuffix(b"\n"))):
+            if not text.strip(_BLANK):
+                return self._verdict(
+                    claim, Kind.UNSUPPORTED, "asked for an echo only, and it does not echo the prompt"
+                )
+            path = self._walk(claim, text, case.prompt_ids, 0)
+            if path.wrong is None and path.kind is Kind.EXACT:
+                how = _more_positions(len(path.choices) + len(case.prompt_ids) - 1 - len(case.ids or ()), 0)
+                return self._exact(claim, len(path.choices), (extract.NO_ECHO, how))
+        return self._echo_differs(claim, reading)
+
     def _echo_of_other_length(self, claim: Claim, reading: Reading) -> Verdict:
         """The golden is a cut-off echo of a long prompt; the program ran another number of positions."""
         case = claim.case
@@ -329,7 +400,7 @@ class Judge:
         for printing in self.reference.printings:
             pieces = printing.render(case.prompt_ids)
             n, used = _agreement(text, pieces)
-            if used < len(text) and n < len(pieces):
+            if not used or (used < len(text) and n < len(pieces)):
                 continue
             claim.printing, claim.rest = printing, text[used:]
             n_more = n - len(case.ids or ())
@@ -349,15 +420,30 @@ class Judge:
         wrong = self._as_wrong_encoding(claim, None)
         if wrong is not None:
             return wrong
-        expected = b"".join(reading.pieces)
-        at = reading.used
-        return self._verdict(
+        return self._without_echo(claim, reading) or self._verdict(
             claim,
             Kind.MISMATCH,
             "the prompt's echo is not what its tokens print",
-            tokenizer=Kind.MISMATCH,
-            divergence=_bytes_differ(expected, reading.text, at, position=reading.n_agreed + 1),
+            divergence=_bytes_differ(
+                b"".join(reading.pieces), reading.text, reading.used, position=reading.n_agreed + 1
+            ),
         )
+
+    def _without_echo(self, claim: Claim, reading: Reading) -> Verdict | None:
+        """Judge the text as a bare continuation that leaves the golden at once; None if that is far-fetched."""
+        case = claim.case
+        if self.manifest.echo == "prompt":
+            return None
+        for text in (reading.text, b" " + reading.text):
+            claim.rest = text
+            path = self._walk(claim, text, case.prompt_ids, 0)
+            n_right = len(path.ids) - len(case.prompt_ids)
+            if self.manifest.echo == "none" or n_right >= _TRUSTED:
+                conventions = (*reading.conventions, extract.NO_ECHO)
+                if path.wrong is None:
+                    return self._explained(claim, path, conventions)
+                return self._mismatch(claim, path, conventions)
+        return None
 
     def _mismatch(self, claim: Claim, path: Walk, conventions: tuple[str, ...]) -> Verdict:
         case, wrong = claim.case, path.wrong
@@ -437,11 +523,14 @@ class Judge:
             if ids and ids != case.prompt_ids and (n_prompt is None or len(ids) == n_prompt):
                 encodings.setdefault(ids, []).append((name, description))
         explained: Verdict | None = None
+        printing = claim.printing
         for wrong_ids, names in encodings.items():
             verdict = self._given_ids(claim, wrong_ids, names[0][1], n_honest)
             if verdict is not None:
                 claim.encodings += tuple(name for name, _ in names)
                 explained = explained or verdict
+        if explained is None:
+            claim.printing = printing
         return explained
 
     def _given_ids(self, claim: Claim, ids: Sequence[int], description: str, n_honest: int) -> Verdict | None:
@@ -497,13 +586,14 @@ class Judge:
         """What follows the prompt, if the prompt had these ids: each (way of printing, bytes) once."""
         case = claim.case
         prompt = case.prompt or b""
-        readings = extract.candidates(claim.seen.stdout, prompt=prompt, pattern=self.manifest.text)
-        texts = [reading.text for reading in readings[:_MAX_READINGS]]
+        if claim.texts is None:
+            readings = extract.candidates(claim.stdout, prompt=prompt, pattern=self.manifest.text)
+            claim.texts = [reading.text for reading in readings[:_MAX_READINGS]]
         seen: set[bytes] = set()
         for printing in self.reference.printings:
             echo = b"".join(printing.render(ids)) if ids[-1] != self.bos else b""
             first = printing.usual[ids[0]] if ids[0] != self.bos else b""
-            for text in texts:
+            for text in claim.texts:
                 for whole in dict.fromkeys((echo, first + echo, (first + echo).removeprefix(b" "), prompt)):
                     rest = text[len(whole) :]
                     if text.startswith(whole) and rest and rest not in seen:
@@ -532,9 +622,7 @@ class Judge:
         """A golden of which only the text is published: the whole continuation is walked."""
         case = claim.case
         expected = case.stdout.removesuffix(b"\n")
-        read = extract.best(
-            claim.seen.stdout, prompt=case.prompt or b"", expected=expected, pattern=self.manifest.text
-        )
+        read = extract.best(claim.stdout, prompt=case.prompt or b"", expected=expected, pattern=self.manifest.text)
         claim.printing = self.reference.printings[0]
         echo = b"".join(claim.printing.render(case.prompt_ids)) if read.echoes_prompt else b""
         claim.rest = read.text[len(echo) :]
@@ -563,28 +651,27 @@ class Judge:
             for row, token in zip(logits, ids[first + 1 :], strict=True)
         )
 
-    def by_nucleus(self, claim: Claim, verdict: Verdict) -> Verdict:
-        """Judge a run of another random generator: could every token have been drawn at all?"""
-        path = self._walk(claim, claim.rest, claim.case.prompt_ids, 0, rule=_Member(claim.case))
+    def by_nucleus(self, claim: Claim) -> list[Surprise] | None:
+        """How probable the draws of a run are; None if some token could not have been drawn by any generator."""
+        case = claim.case
+        declared = self._floors(case).declared
+        member = _Member(case) if declared is None else _Member(case, declared)
+        path = self._walk(claim, claim.rest, case.prompt_ids, 0, rule=member)
         if path.wrong is not None or not path.choices:
-            return replace(
-                verdict, reason=f"{verdict.reason}; no other generator could draw it either (outside the nucleus)"
-            )
-        n = len(path.choices)
-        return replace(
-            verdict,
-            kind=Kind.UNSUPPORTED,
-            reason=f"has another random generator than llama2.c; all {n} sampled tokens lie in the nucleus",
-            forward=None,
-            divergence=None,
-            n_judged=n,
-        )
+            return None
+        first = len(case.prompt_ids) - 1
+        rows = self.reference.exact.logits(path.ids[:-1], first=first)
+        return [
+            Draw(row, temperature=case.temperature, topp=case.topp).surprise(token)
+            for row, token in zip(rows, path.ids[first + 1 :], strict=True)
+        ]
 
     # ----------------------------------------------------------------------------------------------------------
 
     def _takes(self, placeholder: str) -> bool:
         manifest = self.manifest
-        return any(placeholder in word for word in [*manifest.run, manifest.stdin, *manifest.env.values()])
+        given = [*manifest.run, manifest.stdin, *manifest.env.values(), *manifest.files.values()]
+        return any(placeholder in word for word in given)
 
     def _exact(self, claim: Claim, n_judged: int, conventions: tuple[str, ...] = ()) -> Verdict:
         return self._verdict(
@@ -620,19 +707,21 @@ class Judge:
 
 @dataclass(frozen=True)
 class _Member:
-    """The rule for programs with a generator of their own: any token of the nucleus will do."""
+    """The rule for programs with a generator of their own: any token of the nucleus will do.
+
+    Of those that could have printed the text the longest is taken, unless it is much less probable than another:
+    models write their words in as few pieces as there are, and a fair draw is rarely far from the likeliest.
+    """
 
     case: Case
+    floor: float = 1e-3  # such a program's logits are noisy too; any floor of a healthy float32 model lies below
 
-    # Such a program's logits are noisy too; any floor of a healthy model lies below this.
-    _FLOOR = 1e-3
+    _FAR = 0.01
 
     def choose(self, ids: Sequence[int], logits: npt.NDArray[Any], candidates: Sequence[int], step: int) -> Choice:
         best = int(logits.argmax())
-        token = max(candidates, key=lambda c: float(logits[c]), default=None)
-        if token is not None and self._could_be(logits, token):
-            return Choice(token, Kind.EXACT, best)
-        return Choice(None, Kind.MISMATCH, best, math.inf)
+        ordered = self._ordered(logits, candidates)
+        return Choice(ordered[0], Kind.EXACT, best) if ordered else Choice(None, Kind.MISMATCH, best, math.inf)
 
     def others(
         self,
@@ -642,16 +731,22 @@ class _Member:
         step: int,
         taken: Choice,
     ) -> list[Choice]:
-        return [
-            Choice(token, Kind.EXACT, taken.expected)
-            for token in candidates
-            if token != taken.token and self._could_be(logits, token)
-        ]
+        rest = [token for token in self._ordered(logits, candidates) if token != taken.token]
+        return [Choice(token, Kind.EXACT, taken.expected) for token in rest]
 
-    def _could_be(self, logits: npt.NDArray[Any], token: int) -> bool:
-        return could_be_in_nucleus(
-            logits, token, floor=self._FLOOR, temperature=self.case.temperature, topp=self.case.topp
-        )
+    def _ordered(self, logits: npt.NDArray[Any], candidates: Sequence[int]) -> list[int]:
+        """The candidates (given shortest first) that lie in the nucleus, the best guess first."""
+        if not len(candidates):
+            return []
+        draw = Draw(logits, temperature=self.case.temperature, topp=self.case.topp)
+        tokens = np.asarray(candidates)[::-1]
+        tokens = tokens[draw.in_nucleus(tokens, floor=self.floor)]
+        if not len(tokens):
+            return []
+        p = draw.p[tokens]
+        is_far = p < self._FAR * p.max()
+        found: list[int] = tokens[np.lexsort((-p * is_far, is_far))].tolist()
+        return found
 
 
 def _chance(logits: npt.NDArray[Any], token: int, case: Case) -> float:

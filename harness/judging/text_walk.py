@@ -37,7 +37,7 @@ _MAX_WIDTHLESS = 64  # zero-width tokens in a row before the text is taken to ha
 
 
 class Rule(Protocol):
-    """How a choice is judged: the best of the candidates, and what it is worth."""
+    """How a choice is judged: the best of the candidates, and what it is worth; the others, best first."""
 
     def choose(self, ids: Sequence[int], logits: Array, candidates: Sequence[int], step: int) -> Choice: ...
     def others(
@@ -131,6 +131,7 @@ class Greedy:
         """What else of the candidates the program may have chosen, as far as the noise allows."""
         least = float(logits[taken.expected]) - MULTIPLE * self.floors.widest
         near = [c for c in candidates if c != taken.token and float(logits[c]) >= least]
+        near.sort(key=lambda c: -float(logits[c]))
         judged = [self._judge(ids, logits, c, taken.expected) for c in near]
         return [choice for choice in judged if choice.kind is not Kind.MISMATCH]
 
@@ -297,7 +298,9 @@ class _Agreed:
                 taken = Choice(self.ids[self.left], Kind.EXACT, self.ids[self.left])
                 others = rule.others(before, rows[self.left - begin], candidates, n_generated + at, taken)
                 if others:
-                    return [_Fork(self.left, at, self.used[at], self.widthless[at], other) for other in others]
+                    return [
+                        _Fork(self.left, at, self.used[at], self.widthless[at], other) for other in reversed(others)
+                    ]
         return []
 
 
@@ -373,7 +376,7 @@ def walk(
         else:
             forks.extend(
                 _Fork(len(path.ids), len(path.choices), path.used, widthless, other)
-                for other in rule.others(path.ids, logits, candidates, n_generated, choice)
+                for other in reversed(rule.others(path.ids, logits, candidates, n_generated, choice))
             )
         assert choice.token is not None
         shown = printing.of(path.ids[-1], choice.token)

@@ -20,7 +20,7 @@ from harness.models import load
 from harness.results import Observation, Request
 from harness.tokenizer.bpe import HONEST, EncodeRules
 
-LLAMA2C_FLAGS = "run {model} -z {tokenizer} -t {temperature} -p {topp} -s {seed} -n {steps} -i {prompt}".split()
+LLAMA2C_FLAGS = ("run", *"{model} -z {tokenizer} -t {temperature} -p {topp} -s {seed} -n {steps} -i {prompt}".split())
 
 
 def manifest(name: str = "fake", **more: Any) -> Manifest:
@@ -107,7 +107,7 @@ class Fake:
         while len(out) < steps:
             coin = np.float32(self.generator.random())
             out.append(sample(logits, temperature=request.temperature, topp=request.topp, coin=coin))
-            if out[-1] in self.stop:
+            if out[-1] in self.stop or len(out) == steps:
                 break
             logits = session.extend([out[-1]])[-1]
         return out
