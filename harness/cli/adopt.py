@@ -123,5 +123,5 @@ def _failure(found: adoption.Adoption) -> str:
         for name, text in (("stdout", nearest.stdout.decode("utf-8", "replace")), ("stderr", nearest.stderr_tail)):
             if text.strip():
                 lines += [f"{name}:", textwrap.indent(text[:_SHOWN_BYTES].rstrip(), "    ")]
-        lines += ["", "write impl.toml by hand (docs/adopt.md), or add the model's flags to the command"]
+        lines += ["", "write impl.toml by hand (docs/manifest.md), or add the model's flags to the command"]
     return "\n".join(lines) + "\n"
