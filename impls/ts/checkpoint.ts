@@ -46,6 +46,9 @@ export type Model = {
 const MAGIC = 0x616b3432;
 const HEADER_BYTES = 256; // of versions 1 and 2
 const BOS = 1;
+/** Two norms and seven matrices, which in int8 have two arrays each; and generously what is there once. */
+const ARRAYS_PER_LAYER = 16;
+const OTHER_ARRAYS = 64;
 
 /** What a run holds besides weights, in vectors that meet the kernel: generously, all of them. */
 function activationBytes(c: Config): number {
@@ -86,7 +89,7 @@ class TensorReader {
     this.#config = config;
     // Each layer has norms in the file, which bounds everything that is made per layer by the file's size.
     file.need("norms of all layers", 8 * config.nLayers * config.dim);
-    kernel.reserve(file.size + activationBytes(config));
+    kernel.reserve(file.size + activationBytes(config), ARRAYS_PER_LAYER * config.nLayers + OTHER_ARRAYS);
   }
 
   vector(what: string, length: number): Float32Array {

@@ -9,8 +9,8 @@
 export type Quantized = { readonly codes: Int8Array; readonly scales: Float32Array };
 
 export interface Kernel {
-  /** Say how many bytes, at most, floats() and codes() will be asked for from now on. Called once, before them. */
-  reserve(bytes: number): void;
+  /** Say how much floats() and codes() will be asked for, at most: bytes, and in how many arrays. Called once, first. */
+  reserve(bytes: number, arrays: number): void;
   /** Zeroed memory for that many items. */
   floats(length: number): Float32Array;
   codes(length: number): Int8Array;
@@ -31,7 +31,7 @@ export interface Kernel {
 
 /** Memory from JavaScript's own heap, for kernels that can reach it. */
 export const heap = {
-  reserve(_bytes: number): void {},
+  reserve(_bytes: number, _arrays: number): void {},
   floats: (length: number): Float32Array => new Float32Array(length),
   codes: (length: number): Int8Array => new Int8Array(length),
 };

@@ -15,7 +15,7 @@ async function makeKernel(name: string, file: string): Promise<Kernel> {
 const { fround } = Math;
 const [name, file] = process.argv.slice(2);
 const kernel = await makeKernel(name, file);
-kernel.reserve(1 << 20);
+kernel.reserve(1 << 20, 16);
 
 let state = 12345;
 /** Uniform in [-1, 1). */

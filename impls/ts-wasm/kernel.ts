@@ -1,0 +1,113 @@
+/**
+ * A WebAssembly module as a kernel.
+ *
+ * A module reaches nothing but its own memory, so weights and vectors live there: the program reads the checkpoint straight
+ * into it, and nothing is copied afterwards. The memory is made once, as large as it will have to be, because growing it
+ * would detach every array that looks into it. Addresses have 32 bits: models above 4 GiB are refused.
+ */
+import { readFileSync } from "node:fs";
+import { Failure } from "../ts/failure.ts";
+import type { Kernel } from "../ts/kernel.ts";
+
+const PAGE_BYTES = 65536;
+const MAX_BYTES = 2 ** 32;
+/** Vectors are loaded 16 bytes at a time, fastest from such addresses. */
+const ALIGNMENT = 16;
+/** The module's own stack and constants lie below __heap_base, which the build keeps below this. */
+const MODULE_BYTES = 2 * PAGE_BYTES;
+
+type Exports = {
+  readonly __heap_base: WebAssembly.Global<"i32">;
+  matmul(out: number, weights: number, x: number, rows: number, cols: number): void;
+  matmulQ8(
+    out: number,
+    codes: number,
+    scales: number,
+    xCodes: number,
+    xScales: number,
+    rows: number,
+    cols: number,
+    group: number,
+  ): void;
+};
+
+export class WasmKernel implements Kernel {
+  readonly #module: WebAssembly.Module;
+  #memory: WebAssembly.Memory | undefined;
+  #exports: Exports | undefined;
+  #next = 0;
+
+  constructor(module: WebAssembly.Module) {
+    this.#module = module;
+  }
+
+  reserve(bytes: number, arrays: number): void {
+    if (this.#memory !== undefined) throw new Error("the memory is reserved already");
+    const total = MODULE_BYTES + bytes + arrays * ALIGNMENT;
+    if (total > MAX_BYTES) throw new Failure(`the model needs ${total} bytes, WebAssembly's memory holds ${MAX_BYTES}`);
+    const pages = Math.ceil(total / PAGE_BYTES);
+    this.#memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
+    const instance = new WebAssembly.Instance(this.#module, { env: { memory: this.#memory } });
+    this.#exports = instance.exports as Exports;
+    this.#next = Math.ceil(this.#exports.__heap_base.value / ALIGNMENT) * ALIGNMENT;
+  }
+
+  /** The address of that many free bytes, which are zero and stay taken. */
+  #take(bytes: number): number {
+    const address = this.#next;
+    const end = address + bytes;
+    if (this.#memory === undefined || end > this.#memory.buffer.byteLength) throw new Error("more memory than reserved");
+    this.#next = Math.ceil(end / ALIGNMENT) * ALIGNMENT;
+    return address;
+  }
+
+  floats(length: number): Float32Array {
+    const address = this.#take(4 * length);
+    return new Float32Array(this.#memory!.buffer, address, length);
+  }
+
+  codes(length: number): Int8Array {
+    const address = this.#take(length);
+    return new Int8Array(this.#memory!.buffer, address, length);
+  }
+
+  /** The address of an array that came from floats() or codes(). */
+  #address(array: Float32Array | Int8Array): number {
+    if (array.buffer !== this.#memory?.buffer) throw new TypeError("the array lies outside the module's memory");
+    return array.byteOffset;
+  }
+
+  matmul(out: Float32Array, weights: Float32Array, x: Float32Array): void {
+    if (weights.length !== out.length * x.length) throw new RangeError("weights.length is not out.length * x.length");
+    this.#exports!.matmul(this.#address(out), this.#address(weights), this.#address(x), out.length, x.length);
+  }
+
+  matmulQ8(...[out, weights, x, group]: Parameters<Kernel["matmulQ8"]>): void {
+    const rows = out.length;
+    const cols = x.codes.length;
+    if (!Number.isInteger(group) || group < 1 || group > 65536)
+      throw new RangeError("group must be a whole number from 1 to 65536");
+    if (weights.codes.length !== rows * cols) throw new RangeError("codes.length is not out.length * xCodes.length");
+    if (weights.scales.length < Math.floor((rows * cols) / group))
+      throw new RangeError("there are fewer scales than groups of codes");
+    if (x.scales.length < Math.floor(cols / group)) throw new RangeError("there are fewer xScales than groups of xCodes");
+    this.#exports!.matmulQ8(
+      this.#address(out),
+      this.#address(weights.codes),
+      this.#address(weights.scales),
+      this.#address(x.codes),
+      this.#address(x.scales),
+      rows,
+      cols,
+      group,
+    );
+  }
+}
+
+export function loadKernel(file: string): WasmKernel {
+  try {
+    return new WasmKernel(new WebAssembly.Module(readFileSync(file)));
+  } catch (error) {
+    throw new Failure(`cannot load the kernel: ${(error as Error).message.split("\n")[0]}`);
+  }
+}
