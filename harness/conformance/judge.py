@@ -265,11 +265,14 @@ class Judge:
         )
         if path.wrong is None:
             return self._explained(claim, path, trusted)
-        rest, piece = reading.text[reading.used :], reading.pieces[reading.n_agreed]
-        if piece.startswith(rest) and n_generated + 1 < case.n_generated:
-            reason = f"it stopped in the middle of a token, after {n_generated} of {case.n_generated}"
-            return self._verdict(claim, Kind.INCONCLUSIVE, reason, n_judged=n_generated, conventions=trusted)
-        return self._as_wrong_encoding(claim, path) or self._mismatch(claim, path, trusted)
+        found = self._as_wrong_encoding(claim, path)
+        if found is not None:
+            return found
+        found = self._mismatch(claim, path, trusted)
+        if reading.pieces[reading.n_agreed].startswith(reading.text[reading.used :]):
+            how = f"the text ends in the middle of a token, after {n_generated} of {case.n_generated}"
+            found = replace(found, reason=f"{found.reason}; {how}")
+        return found
 
     def _explained(self, claim: Claim, path: Walk, conventions: tuple[str, ...]) -> Verdict:
         """The whole text is what the reference allows; is it enough of it?"""

@@ -13,6 +13,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from harness.adapters.implementation import Implementation
 from harness.adapters.manifest import Manifest
 from harness.adapters.process import Limits
@@ -20,9 +22,10 @@ from harness.conformance.case import Case
 from harness.conformance.judge import Claim, Judge, last_line, plain_verdict
 from harness.conformance.reference import Reference
 from harness.engine import blas_threads
+from harness.engine.sampler import Xorshift, sample
 from harness.errors import BuildFailed, CaseError, InputError, MissingDependency
 from harness.judging.floor import MULTIPLE
-from harness.judging.sampling import Surprise
+from harness.judging.sampling import Draw, Surprise
 from harness.models import ModelFiles, cache_dir, load, prepare
 from harness.results import Kind, Observation, Verdict, kind_of_failure
 from harness.tokenizer.bpe import KNOWN_WRONG
@@ -195,30 +198,67 @@ def _unsupported(case: Case, manifest: Manifest) -> str:
 
 
 def _confirm(reference: Reference, cases: Sequence[Case]) -> None:
-    """Check greedy goldens against the reference, all in one pass, each once: a stale golden judges nobody."""
+    """Check goldens against the reference, each once, greedy ones all in one pass: a stale golden judges nobody."""
+    known = [case for case in cases if case.ids is not None and not case.is_chat]
+    for case in known:
+        _confirm_text(reference, case)
     todo = [
         case
-        for case in cases
-        if case.n_generated
-        and not (case.is_sampled or case.is_chat or reference.is_int8)
-        and (case.ids or ()) not in reference.confirmed
+        for case in known
+        if case.n_generated and not reference.is_int8 and (case.ids or ()) not in reference.confirmed
     ]
-    sequences = [[case.prompt_ids[0], *(case.ids or ())] for case in todo]
-    judged = reference.judge(sequences, [len(case.prompt_ids) for case in todo]) if todo else []
-    for case, sequence, scores in zip(todo, sequences, judged, strict=True):
+    greedy = [case for case in todo if not case.is_sampled]
+    sequences = [[case.prompt_ids[0], *(case.ids or ())] for case in greedy]
+    judged = reference.judge(sequences, [len(case.prompt_ids) for case in greedy]) if greedy else []
+    for case, sequence, scores in zip(greedy, sequences, judged, strict=True):
         worst = int(scores.regret.argmax())
         if scores.regret[worst] > 0:
             floor = reference.floor_at(sequence[: len(case.prompt_ids) + worst])
             if scores.regret[worst] > MULTIPLE * floor:
-                raise CaseError(
-                    f"token {int(scores.chosen[worst])} at step {worst} is not what the reference chooses",
-                    path=case.path,
-                    where="key expected.ids",
-                    expected=int(scores.best[worst]),
-                    actual=int(scores.chosen[worst]),
-                    hint=f"the model or the golden has changed; see `harness record --case {case.name}`",
-                )
+                raise _stale(case, worst, expected=int(scores.best[worst]), actual=int(scores.chosen[worst]))
         reference.confirmed.add(case.ids or ())
+    for case in todo:
+        if case.is_sampled:
+            _confirm_draws(reference, case)
+            reference.confirmed.add(case.ids or ())
+
+
+def _confirm_text(reference: Reference, case: Case) -> None:
+    """Check what a golden says of its own ids, prompt and text."""
+    tokenizer = reference.model.tokenizer
+    prompt_ids, ids = tuple(tokenizer.encode(case.prompt or b"")), case.ids or ()
+    if prompt_ids != case.prompt_ids:
+        raise CaseError("are not the ids of the prompt", path=case.path, where="key expected.prompt_ids")
+    if tokenizer.print_text([prompt_ids[0], *ids]) + b"\n" != case.stdout:
+        raise CaseError("is not the text of its ids", path=case.path, where="key expected.text")
+
+
+def _confirm_draws(reference: Reference, case: Case) -> None:
+    """Check that the known coins draw the ids of a sampled golden, as far as float32 can tell."""
+    sequence = [case.prompt_ids[0], *(case.ids or ())]
+    first = len(case.prompt_ids) - 1
+    rng = Xorshift.from_argument(case.seed)
+    rows = reference.exact.logits(sequence[:-1], first=first)
+    for step, (row, token) in enumerate(zip(rows, sequence[first + 1 :], strict=True)):
+        coin = rng.coin()
+        drawn = sample(row, temperature=case.temperature, topp=case.topp, coin=coin)
+        if drawn == token:
+            continue
+        floor = reference.floor_at(sequence[: first + 1 + step])
+        draw = Draw(row, temperature=case.temperature, topp=case.topp)
+        if not draw.drawable(np.array([token]), floor=floor, coin=float(coin))[0]:
+            raise _stale(case, step, expected=drawn, actual=token)
+
+
+def _stale(case: Case, step: int, *, expected: int, actual: int) -> CaseError:
+    return CaseError(
+        f"token {actual} at step {step} is not what the reference chooses",
+        path=case.path,
+        where="key expected.ids",
+        expected=expected,
+        actual=actual,
+        hint=f"the model or the golden has changed; see `harness record --case {case.name}`",
+    )
 
 
 # ---- what only all claims together show --------------------------------------------------------------------------
