@@ -20,7 +20,8 @@ from harness.models import load
 from harness.results import Observation, Request
 from harness.tokenizer.bpe import HONEST, EncodeRules
 
-LLAMA2C_FLAGS = ("run", *"{model} -z {tokenizer} -t {temperature} -p {topp} -s {seed} -n {steps} -i {prompt}".split())
+_OPTIONS = {"-z": "tokenizer", "-t": "temperature", "-p": "topp", "-s": "seed", "-n": "steps", "-i": "prompt"}
+LLAMA2C_FLAGS = ("run", "{model}", *(word for name in _OPTIONS for word in (name, f"{{{_OPTIONS[name]}}}")))
 
 
 def manifest(name: str = "fake", **more: Any) -> Manifest:
