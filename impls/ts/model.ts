@@ -167,7 +167,7 @@ function scoreKeys(
   }
 }
 
-/** out += sum over t of scores[t] * value t, oldest first. */
+/** out += sum over t of scores[t] * value t, oldest first; four at a time, which spares loading and storing out. */
 function mixValues(
   out: Float32Array,
   first: number,
@@ -178,9 +178,25 @@ function mixValues(
   scores: Float32Array,
   count: number,
 ): void {
-  for (let t = 0; t < count; t++) {
-    const share = scores[t];
+  let t = 0;
+  for (; t + 4 <= count; t += 4) {
+    const v0 = t * kvDim + kvFirst;
+    const v1 = v0 + kvDim;
+    const v2 = v1 + kvDim;
+    const v3 = v2 + kvDim;
+    const a0 = scores[t];
+    const a1 = scores[t + 1];
+    const a2 = scores[t + 2];
+    const a3 = scores[t + 3];
+    for (let i = 0; i < headDim; i++) {
+      let sum = fround(out[first + i] + fround(a0 * values[v0 + i]));
+      sum = fround(sum + fround(a1 * values[v1 + i]));
+      sum = fround(sum + fround(a2 * values[v2 + i]));
+      out[first + i] = sum + fround(a3 * values[v3 + i]);
+    }
+  }
+  for (; t < count; t++) {
     const v = t * kvDim + kvFirst;
-    for (let i = 0; i < headDim; i++) out[first + i] += fround(share * values[v + i]);
+    for (let i = 0; i < headDim; i++) out[first + i] += fround(scores[t] * values[v + i]);
   }
 }

@@ -24,7 +24,7 @@ function random(): number {
   return state / 2 ** 31;
 }
 
-const POOL = 9 * 130 + 64;
+const POOL = 18 * 130 + 64;
 const floatPools = Array.from({ length: 5 }, () => kernel.floats(POOL));
 const codePools = Array.from({ length: 2 }, () => kernel.codes(POOL));
 
@@ -47,7 +47,7 @@ function fail(what: string, actual: unknown, expected: unknown): never {
 
 let checks = 0;
 for (let cols = 1; cols <= 130; cols++) {
-  for (let rows = 1; rows <= 9; rows++) {
+  for (let rows = 1; rows <= 18; rows++) {
     const offset = (cols + rows) % 4;
     const weights = floats(0, rows * cols, offset);
     const x = floats(1, cols, (offset + 1) % 4);
