@@ -31,6 +31,7 @@ __all__ = ["Choice", "Floors", "Greedy", "Rule", "Sampled", "Session", "Walk", "
 Array = npt.NDArray[Any]
 
 _MAX_BACKTRACKS = 32
+_MAX_RETRIED = 512  # tokens walked in vain after the first mismatch, before it is given up
 _BLOCK = 32  # positions of a golden that are gone back over at once
 _LONGEST = 4096  # bytes that are looked at for one token; no piece is longer
 _MAX_WIDTHLESS = 64  # zero-width tokens in a row before the text is taken to have stopped
@@ -343,7 +344,7 @@ def walk(
     session.truncate(0)
     logits = session.extend(path.ids[:max_positions])[-1]
     forks: list[_Fork] = []
-    n_backtracks = 0
+    n_backtracks = n_retried = 0
     furthest: Walk | None = None
     while True:
         remaining = text[path.used : path.used + _LONGEST]
@@ -362,7 +363,7 @@ def walk(
         if choice.kind is Kind.MISMATCH:
             if furthest is None or path.used > furthest.used:
                 furthest = Walk(list(path.ids), text, [*path.choices, choice], path.used, choice)
-            if n_backtracks >= _MAX_BACKTRACKS:
+            if n_backtracks >= _MAX_BACKTRACKS or n_retried > _MAX_RETRIED:
                 return furthest
             n_backtracks += 1
             forks = forks or known.forks(session, rule, printing, text, first_generated)
@@ -385,5 +386,6 @@ def walk(
         path.choices.append(choice)
         path.ids.append(choice.token)
         n_generated += 1
+        n_retried += n_backtracks > 0
         if len(path.ids) <= max_positions:
             logits = session.extend([choice.token])[-1]
