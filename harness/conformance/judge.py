@@ -284,7 +284,7 @@ class Judge:
         kind = path.kind
         if n_judged < min(MIN_JUDGED, case.n_generated) and not has_ended:
             kind, reason = Kind.INCONCLUSIVE, f"only {n_judged} generated tokens could be judged"
-        elif n_judged < wanted - 1 and not has_ended:
+        elif n_judged + path.n_silent < wanted - 1 and not has_ended:
             kind, reason = Kind.INCONCLUSIVE, f"it stopped after {n_judged} of {wanted} tokens without a stop"
         elif kind is Kind.TIE and len(path.certificates) > max(_FEW_TIES, n_judged // 8):
             kind = Kind.INCONCLUSIVE

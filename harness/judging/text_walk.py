@@ -225,7 +225,8 @@ class Walk:
         text: the bytes that were walked.
         used: how many of them the tokens account for.
         wrong: the choice that failed, or None.
-        next_id: the reference's next choice where the text ended.
+        next_id: the reference's next choice where the text, and the silent tokens behind it, ended.
+        n_silent: the reference's own choices behind the text that this program would not show.
     """
 
     ids: list[int]
@@ -234,6 +235,7 @@ class Walk:
     used: int = 0
     wrong: Choice | None = None
     next_id: int | None = None
+    n_silent: int = 0
 
     @property
     def certificates(self) -> list[Certificate]:
@@ -305,6 +307,27 @@ class _Agreed:
         return []
 
 
+def _look_ahead(
+    path: Walk,
+    logits: Array,
+    session: Session,
+    printing: Printing,
+    rule: Rule,
+    n_generated: int,
+    max_positions: int,
+) -> None:
+    """Find what comes behind the text: the reference's choices as long as they are not shown, and the next one."""
+    ids = list(path.ids)
+    while True:
+        path.next_id = rule.choose(ids, logits, range(len(logits)), n_generated + path.n_silent).expected
+        is_shown = path.next_id == printing.bos_id or printing.of(ids[-1], path.next_id)
+        if is_shown or path.n_silent >= _MAX_WIDTHLESS or len(ids) >= max_positions:
+            return
+        ids.append(path.next_id)
+        path.n_silent += 1
+        logits = session.extend([path.next_id])[-1]
+
+
 def walk(
     text: bytes,
     ids: Sequence[int],
@@ -351,7 +374,7 @@ def walk(
         is_full = len(path.ids) > max_positions
         if not remaining:
             if not is_full:
-                path.next_id = rule.choose(path.ids, logits, range(len(logits)), n_generated).expected
+                _look_ahead(path, logits, session, printing, rule, n_generated, max_positions)
             return path
         candidates = printing.candidates(path.ids[-1], remaining)
         if widthless >= _MAX_WIDTHLESS:

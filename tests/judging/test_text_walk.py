@@ -153,6 +153,18 @@ def test_where_a_text_ends_the_next_choice_is_told():
     assert (path.kind, path.next_id, path.choices) == (Kind.EXACT, BOS, [])
 
 
+def test_dropped_bytes_behind_the_text_are_counted():
+    table = Table({(A,): row(_4=5.0), (A, C3): row(_5=5.0), (A, C3, 5): row(_8=5.0)})
+    path = walk(b"", [BOS, A], session=table, printing=LLAMA2C, rule=greedy())
+    assert (path.ids, path.n_silent, path.next_id) == ([BOS, A], 2, A)
+
+
+def test_a_silence_behind_the_text_is_bounded():
+    table = Table({(A, *[C3] * n): row(_4=5.0) for n in range(200)})
+    assert walk(b"", [BOS, A], session=table, printing=LLAMA2C, rule=greedy(), max_positions=9).n_silent == 7
+    assert walk(b"", [BOS, A], session=table, printing=LLAMA2C, rule=greedy(), max_positions=400).n_silent == 64
+
+
 def test_each_generated_token_uses_its_own_coin():
     # probabilities 0.5 and 0.5: coin 0.2 draws "a", coin 0.7 "b"
     rows = {key: row(_8=5.0, _9=5.0) for key in [(), (A,), (A, B)]}
