@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_info
 
-__all__ = ["Machine", "machine", "steal_s"]
+__all__ = ["Machine", "Usage", "machine", "steal_s", "usage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,50 @@ def machine() -> Machine:
         numpy=np.__version__,
         blas=_blas_name(blas[0]) if blas else "no BLAS found",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How busy the machine is; what the machine does not tell is None.
+
+    Attributes:
+        busy_s: seconds that all its processors together have worked since it started, for anybody.
+        steal_s: seconds that the hypervisor has taken.
+        load: processes that want to run, over the last minute.
+        hz: mean frequency of the processors now.
+    """
+
+    busy_s: float | None = None
+    steal_s: float | None = None
+    load: float | None = None
+    hz: float | None = None
+
+
+def usage() -> Usage:
+    """Look at how busy the machine is now."""
+    try:
+        load = os.getloadavg()[0]
+    except OSError:
+        load = None
+    return Usage(_busy_s(), steal_s(), load, _hz())
+
+
+def _busy_s() -> float | None:
+    try:
+        first = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+        user, nice, system, _, _, irq, softirq = map(int, first[1:8])
+        return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError):
+        return None
+
+
+def _hz() -> float | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        found = [float(line.split(":", 1)[1]) * 1e6 for line in lines if line.startswith("cpu MHz")]
+    except (OSError, ValueError):
+        return None
+    return sum(found) / len(found) if found else None
 
 
 def steal_s() -> float | None:

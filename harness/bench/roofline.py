@@ -3,22 +3,79 @@
 matrix-product peak   floating-point operations per second of a large square product in BLAS
 matrix-vector bound   tokens per second if decoding a token were its matrix-vector products and nothing else:
                       the same matrices, in the same order, each read once
+read bandwidth        bytes per second of reading a model's bytes over and over, with so many threads
+multiply-add peak     floating-point operations per second of multiply-adds that wait for nothing
+
+The last two are a C program of our own (probe.c), built like any implementation; without a compiler numpy stands in,
+with one thread and nearer to what numpy reaches than to the limit, and whatever is reported says so.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.adapters import process
+from harness.adapters.build import build
+from harness.adapters.manifest import Manifest
+from harness.errors import ImplementationError, MissingDependency
 from harness.model_config import ModelConfig
 
-__all__ = ["matrix_product_peak", "matrix_vector_pass", "product_flops"]
+__all__ = ["limits_probe", "matrix_product_peak", "matrix_vector_pass", "numpy_limits", "product_flops"]
 
 _PEAK_SIZE = 1536  # large enough that BLAS is at its best, small enough for a tenth of a second
+
+
+_PROBE = Manifest(
+    path=Path(__file__).with_name("impl.toml"),
+    name="limits-probe",
+    build=(("{cc}", "-O3", "-march=native", "-std=gnu11", "-pthread", "-o", "{out}/probe", "{src}/probe.c"),),
+    inputs=("probe.c",),
+    run=("{out}/probe",),
+)
+_NUMPY_CAP_BYTES = 256 << 20
+_NUMPY_S = 0.05
+
+
+def limits_probe(progress: Callable[[str], None] | None = None) -> Callable[[int, int], tuple[float, float, str]]:
+    """Return a probe: (bytes, threads) -> bytes read per second, operations per second, and how they were found.
+
+    The C program is built now, if it was not built before; where it cannot be built numpy stands in.
+    """
+    try:
+        program = build(_PROBE, progress=progress) / "probe"
+    except (MissingDependency, ImplementationError):
+        return numpy_limits
+
+    def probe(n_bytes: int, threads: int) -> tuple[float, float, str]:
+        limits = process.Limits(time_s=120.0, memory_bytes=max(8 << 30, 2 * n_bytes))
+        seen = process.run([str(program), str(n_bytes), str(threads)], cwd="/", limits=limits)
+        try:
+            read, flops = map(float, seen.stdout.split())
+        except ValueError:
+            return numpy_limits(n_bytes, threads)
+        return read, flops, "C"
+
+    return probe
+
+
+def numpy_limits(n_bytes: int, threads: int) -> tuple[float, float, str]:
+    """Probe the limits with numpy alone: the dot product of the bytes, and a matrix product, in one thread."""
+    data = np.ones(max(1024, min(n_bytes, _NUMPY_CAP_BYTES) // 4), np.float32)
+    n = max(1, (8 << 20) // data.nbytes)
+    best, started = 0.0, time.perf_counter()
+    while not best or time.perf_counter() - started < _NUMPY_S:
+        begun = time.perf_counter()
+        for _ in range(n):
+            data.dot(data)
+        best = max(best, n * data.nbytes / (time.perf_counter() - begun))
+    peak = matrix_product_peak(np.float32)
+    return best, max(peak(), peak()), "numpy"
 
 
 def matrix_product_peak(dtype: npt.DTypeLike) -> Callable[[], float]:

@@ -13,6 +13,7 @@ COMMANDS = {
     "check": "Judge implementations on golden cases: right or wrong, where, and by how much.",
     "run": "Write a text with the reference engine.",
     "bench": "Measure speed beside what the machine can do at most.",
+    "compare": "Say what changed between two run files: verdicts, or speeds.",
     "adopt": "Find how a program wants to be called, and write its manifest.",
     "record": "Make or renew goldens, showing what would change.",
     "report": "Render the run file of a check as text, markdown, HTML, JUnit, a badge or JSON.",

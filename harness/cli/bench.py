@@ -1,9 +1,14 @@
-"""`harness bench`: how fast; today of the reference engine itself (`--self`)."""
+"""`harness bench`: tokens per second of every implementation, measured from outside, each run's tokens verified."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import secrets
+import signal
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,38 +16,353 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness.bench.machine import machine
-from harness.bench.reference_speed import Speed, measure
-from harness.bench.workload import shape_of
-from harness.cli.output import check_targets, emit, is_stdout
-from harness.errors import InputError
+import harness
+from harness.adapters.implementation import ProcessImplementation
+from harness.bench import compare, reference_speed, roofline, table, workload
+from harness.bench.machine import Machine, machine
+from harness.bench.measure import Group, Outcome, Progress, measure
+from harness.bench.records import BenchFile, BenchWriter, Header, Key, ModelFacts, Row, plain, read
+from harness.bench.reference_speed import Speed
+from harness.bench.stats import Result
+from harness.bench.workload import PRECISIONS, Workload, shape_of
+from harness.cli.bench_verify import Verifier, build_hash
+from harness.cli.options import words
+from harness.cli.output import check_targets, emit, is_stdout, tell
+from harness.conformance.check import implementations
+from harness.conformance.verify import files_for
+from harness.errors import ImplementationError, InputError, MissingDependency
+from harness.models import cache_dir
 
-__all__ = ["command"]
+__all__ = ["command", "print_changes", "share_of"]
 
 _MODELS = "260K,15M,42M,110M"
+_WIDTH = 118  # where stdout is no terminal
 
 
 def command(
     is_self: Annotated[
         bool, typer.Option("--self", help="Measure the reference engine beside this machine's limits.")
     ] = False,
-    models: Annotated[str, typer.Option("--models", help="Model shapes, comma-separated.")] = _MODELS,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, max=1000, help="Interleaved rounds of each row.")] = 9,
+    models: Annotated[
+        str, typer.Option("--models", help=f"Model shapes, of {', '.join(workload.SHAPES)}.")
+    ] = _MODELS,
+    impls: Annotated[
+        str | None,
+        typer.Option("--impls", help="Names in impls/, manifests or programs.", show_default="all of ours"),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option("--precision", help="Of f32 and q8; q8 takes each program's variant.")
+    ] = "f32",
+    threads: Annotated[
+        str, typer.Option("--threads", help="Threads each program is to use; a list measures each.")
+    ] = "1",
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=10000, help="Interleaved rounds at most.")] = 9,
+    budget: Annotated[
+        float | None, typer.Option("--budget", min=1, help="Seconds for everything.", show_default="none")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of orders and prompts.", show_default="a new one each time")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON; - is stdout.")] = None,
+    markdown_file: Annotated[
+        Path | None, typer.Option("--markdown", help="Write the table as markdown; - is stdout.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Run file, written as results arrive.", show_default="one in the cache"),
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option("--baseline", help="A run file to compare with: exit status 1 if a row is slower.")
+    ] = None,
+    tolerance: Annotated[str, typer.Option("--tolerance", help="Difference that counts for nothing.")] = "5%",
+    other_builds: Annotated[
+        bool, typer.Option("--other-builds", help="Compare with the baseline although programs have changed.")
+    ] = False,
 ) -> int:
-    """Measure the reference engine: verify and decode, beside matrix-product peak and matrix-vector bound."""
-    if not is_self:
-        raise InputError("only the reference engine can be measured yet", hint="add --self")
-    names = [name.strip() for name in models.split(",") if name.strip()]
+    """Measure tokens per second from outside, in interleaved rounds; only runs whose tokens are right have a row.
+
+    Decode and prefill speeds are slopes between run lengths, so start-up and loading do not count. Models whose
+    weights are not at hand are synthetic ones of the same shape, and labelled so.
+    """
+    names = words(models) or []
     if not names:
-        raise InputError("no model is selected", where="--models", hint=f"there are {_MODELS}")
+        raise InputError("no model is selected", where="--models", hint=f"there are {', '.join(workload.SHAPES)}")
     for name in names:
         shape_of(name)
-    check_targets(json_file)
+    check_targets(json_file, markdown_file)
+    if is_self:
+        return _of_the_engine(names, rounds, json_file)
+    slack = share_of(tolerance)
+    old = read(baseline) if baseline is not None else None
+    counts, kinds = _counts(threads), _precisions(precision)
+    path = out or cache_dir() / "runs" / "bench.jsonl"
+    if baseline is not None and path.exists() and path.resolve() == baseline.resolve():
+        raise InputError("is the baseline itself", path=path, hint="name another file with --out")
+    story = Console(stderr=True, markup=False, highlight=False)
+    chosen = implementations(words(impls) or (), progress=story.print)
+    with ExitStack() as stack:
+        status = stack.enter_context(story.status("preparing"))
+        groups, builds = _groups(names, kinds, counts, chosen, named=impls is not None)
+        seed = secrets.randbelow(2**31) if seed is None else seed
+        settings: dict[str, str | int | float | bool] = {"seed": seed, "rounds": rounds, "budget_s": budget or 0.0}
+        head = _header(groups, builds, settings)
+        if old is not None:
+            compare.refuse_unlike(old.header, head, other_builds=other_builds)
+        run = stack.enter_context(BenchWriter.create(path, head))
+        verifier = Verifier()
+        outcome = measure(
+            groups,
+            verify=verifier,
+            rounds=rounds,
+            budget_s=budget,
+            seed=seed,
+            probe=roofline.limits_probe(story.print),
+            room=verifier.room,
+            n_cpus=machine().n_cpus,
+            record=run.add,
+            progress=lambda p: status.update(_told(p)),
+        )
+        if not outcome.interrupted:
+            run.finish()
+    return _report(outcome, path, json_file, markdown_file, old, slack, other_builds)
+
+
+def share_of(text: str) -> float:
+    """Read "5%" or "0.05".
+
+    Raises:
+        InputError: it is neither, or no share between 0 and 1.
+    """
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise InputError("is no share", where="--tolerance", expected="such as 5% or 0.05", actual=text)
+    return value
+
+
+# ---- what is measured --------------------------------------------------------------------------------------------
+
+
+def _counts(threads: str) -> list[int]:
+    try:
+        found = [int(word) for word in words(threads) or []]
+    except ValueError:
+        found = []
+    if not found or min(found) < 1:
+        raise InputError("needs whole numbers from 1 on", where="--threads", actual=threads)
+    return found
+
+
+def _precisions(precision: str) -> list[str]:
+    found = words(precision) or []
+    if not found or set(found) - set(PRECISIONS):
+        raise InputError("no such precision", where="--precision", expected=", ".join(PRECISIONS), actual=precision)
+    return found
+
+
+def _groups(
+    names: Sequence[str],
+    precisions: Sequence[str],
+    threads: Sequence[int],
+    chosen: Sequence[ProcessImplementation],
+    *,
+    named: bool,
+) -> tuple[list[Group], dict[str, str]]:
+    """Bring programs and models together; what cannot be built or cannot read a model is told and left out."""
+    groups: list[Group] = []
+    builds: dict[str, str] = {}
+    for precision in precisions:
+        ready: list[ProcessImplementation] = []
+        for impl in _of_precision(chosen, precision, named=named):
+            try:
+                builds[impl.name] = build_hash(impl)
+                ready.append(impl)
+            except (MissingDependency, ImplementationError) as obstacle:
+                tell(f"{impl.name} is left out: {obstacle}")
+        for name in names if ready else ():
+            work = workload.find(name, precision)
+            fit = []
+            for impl in ready:
+                try:
+                    fit.append((impl, files_for(impl.manifest, work.files)))
+                except InputError as unfit:
+                    tell(f"{impl.name} is left out at {name}: {unfit}")
+            groups += [Group(work, n, tuple(fit)) for n in threads if fit]
+    if not groups:
+        raise InputError("nothing can be measured", where="--impls", hint="see what was left out")
+    return groups, builds
+
+
+def _of_precision(
+    chosen: Sequence[ProcessImplementation], precision: str, *, named: bool
+) -> list[ProcessImplementation]:
+    """The programs that compute in a precision; of a named one that does not, its int8 variant."""
+    found = [impl for impl in chosen if (impl.manifest.precision == "q8") == (precision == "q8")]
+    if precision == "q8" and named:
+        for impl in chosen:
+            if impl.manifest.precision != "q8":
+                try:
+                    found += implementations([f"{impl.name}-q8"])
+                except InputError:
+                    tell(f"{impl.name} has no int8 variant")
+    return list({impl.name: impl for impl in found}.values())
+
+
+def _header(groups: Sequence[Group], builds: dict[str, str], settings: dict[str, str | int | float | bool]) -> Header:
+    return Header(
+        harness_version=harness.__version__,
+        machine=dataclasses.asdict(machine()),
+        models={f"{work.name} {work.precision}": _facts(work) for work in (group.workload for group in groups)},
+        builds=builds,
+        settings=settings,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _facts(work: Workload) -> ModelFacts:
+    files = work.files
+    return ModelFacts(files.sha256, files.tokenizer_sha256, work.is_synthetic, work.token_bytes, work.config.n_params)
+
+
+def _told(progress: Progress) -> str:
+    if progress.left_s is None:
+        return progress.what
+    left = f"about {progress.left_s:,.0f} s left" if progress.left_s < 90 else f"{progress.left_s / 60:,.0f} min left"
+    return f"{progress.what}: round {progress.round + 1} of {progress.rounds}, {left}"
+
+
+# ---- what is told ------------------------------------------------------------------------------------------------
+
+
+def _report(
+    outcome: Outcome,
+    path: Path,
+    json_file: Path | None,
+    markdown_file: Path | None,
+    old: BenchFile | None,
+    tolerance: float,
+    other_builds: bool,
+) -> int:
+    laid_out = table.layout(outcome.rows, outcome.absent)
+    if json_file:
+        facts = {
+            "machine": dataclasses.asdict(machine()),
+            "complete": not outcome.interrupted,
+            "rows": [plain(row) for row in outcome.rows],
+            "absent": [plain(one) for one in outcome.absent],
+        }
+        emit(json.dumps(facts, indent=1) + "\n", json_file)
+    if markdown_file:
+        emit(table.markdown(laid_out), markdown_file)
+    is_printed = any(target is not None and is_stdout(target) for target in (json_file, markdown_file))
+    console = _console()
+    if not is_printed:
+        _print(console, laid_out, outcome, machine())
+    failed = not outcome.rows or any(one.kind not in ("SKIPPED", "UNSUPPORTED") for one in outcome.absent)
+    if old is not None:
+        new = read(path)
+        changes = compare.changes(old, new, tolerance=tolerance, other_builds=other_builds)
+        print_changes(Console(stderr=True) if is_printed else console, changes)
+        failed |= any(
+            c.comparison is None or c.comparison.result is Result.SLOWER for c in changes if c.what != "new"
+        )
+    if outcome.interrupted:
+        tell(f"interrupted: what was measured is in {path}")
+        return 128 + signal.SIGINT
+    tell(f"samples are in {path}")
+    return 1 if failed else 0
+
+
+def _console() -> Console:
+    return Console(width=None if Console().is_terminal else _WIDTH, markup=False, highlight=False)
+
+
+def _print(console: Console, laid_out: table.Table, outcome: Outcome, where: Machine) -> None:
+    shown = Table(title="Tokens per second, one at a time")
+    for n, heading in enumerate(laid_out.heading):
+        shown.add_column(heading, justify="right" if 0 < n < len(laid_out.heading) - 1 else "left")
+    for line in laid_out.lines:
+        shown.add_row(*line)
+    console.print(shown)
+    if outcome.rows:
+        console.print(_details(outcome))
+    how = {limit.how for limit in outcome.limits}
+    probe = "numpy in one thread, for want of a compiler" if "numpy" in how else "a C program, in the same rounds"
+    console.print(
+        "Medians of interleaved rounds, with the interval that the order of the samples gives. Decode: the slope"
+        " between two run lengths, start-up and loading left out. Prefill: between two prompt lengths, in tok/s."
+        " First: to the first byte of a short prompt. Claims: its own tok/s. Share: of the read bandwidth at"
+        f" the model's size and these threads, measured by {probe}.",
+        style="dim",
+    )
+    console.print(str(where), style="dim")
+
+
+def _details(outcome: Outcome) -> Table:
+    shown = Table(title=f"In detail, up to {max(row.rounds for row in outcome.rows)} rounds")
+    for n, heading in enumerate(
+        (
+            *("model", "program", "tok/s", "interval", "prefill", "load ms", "first ms"),
+            *("MB", "share", "claims", "to the first"),
+        )
+    ):
+        shown.add_column(heading, justify="left" if n < 2 else "right")
+    first: dict[tuple[str, str, int], Key] = {}
+    for row in outcome.rows:
+        key = row.key
+        base = first.setdefault((key.model, key.precision, key.threads), key)
+        ratio = compare.against(outcome.samples, base).get(key)
+        shown.add_row(
+            f"{key.model} {key.precision} {key.threads}t",
+            key.impl,
+            table.number(row.decode_tps),
+            _interval(row),
+            "" if row.prefill_s is None else table.number(1 / row.prefill_s.value),
+            f"{row.load_s.value * 1e3:,.0f}",
+            "" if row.first_byte_s is None else f"{row.first_byte_s.value * 1e3:,.1f}",
+            f"{row.peak_rss_bytes / 1e6:,.0f}",
+            "" if row.share is None else f"{row.share.value:.0%}{' !' if row.share.value > 1 else ''}",
+            "" if row.reported_tps is None else table.number(row.reported_tps) + (" !" if row.claim else ""),
+            "" if ratio is None else f"{ratio.ratio:.2f} {ratio.result}",
+        )
+    return shown
+
+
+def _interval(row: Row) -> str:
+    slow, fast = row.decode_s.high, row.decode_s.low
+    ends = f"{table.number(1 / slow)}–{table.number(1 / fast) if fast > 0 else '?'}"
+    return f"{ends} ({row.decode_s.confidence:.0%})"
+
+
+def print_changes(console: Console, changes: Sequence[compare.Change]) -> None:
+    """Print how rows have changed."""
+    shown = Table(title="Against the baseline")
+    for n, heading in enumerate(("model", "program", "verdict", "ratio", "interval", "why")):
+        shown.add_column(heading, justify="right" if n in (3, 4) else "left")
+    for change in changes:
+        key, found = change.key, change.comparison
+        shown.add_row(
+            f"{key.model} {key.precision} {key.threads}t",
+            key.impl,
+            "" if found is None else found.result.value,
+            "" if found is None else f"{found.ratio:.3f}",
+            "" if found is None else f"{found.low:.3f} to {found.high:.3f} ({found.confidence:.0%})",
+            change.what,
+        )
+    console.print(shown)
+
+
+# ---- the reference engine itself ---------------------------------------------------------------------------------
+
+
+def _of_the_engine(names: list[str], rounds: int, json_file: Path | None) -> int:
+    """Verify and decode of the reference engine, beside matrix-product peak and matrix-vector bound."""
     story = Console(stderr=True)
     rows: list[Speed] = []
     with story.status("measuring") as status:
-        for row in measure(names, rounds=rounds, progress=status.update):
+        for row in reference_speed.measure(names, rounds=rounds, progress=status.update):
             rows.append(row)
     facts = {"machine": dataclasses.asdict(machine()), "rows": [dataclasses.asdict(row) for row in rows]}
     if json_file:
@@ -50,7 +370,7 @@ def command(
         if is_stdout(json_file):
             return 0
     out = Console(width=None if Console().is_terminal else 110)
-    out.print(_table(rows))
+    out.print(_table_of_the_engine(rows))
     out.print(
         "Synthetic weights of these shapes, one BLAS thread, medians of interleaved rounds. Verify: 1,024 tokens a"
         " batch through the call that `harness check` uses; its share is of the matrix-product peak. Decode: one"
@@ -61,7 +381,7 @@ def command(
     return 0
 
 
-def _table(rows: list[Speed]) -> Table:
+def _table_of_the_engine(rows: list[Speed]) -> Table:
     table = Table(title="The reference engine")
     for heading in ("model", "precision"):
         table.add_column(heading)

@@ -1,14 +1,26 @@
-"""`harness bench`: what it refuses before it measures."""
+"""`harness bench`: what it refuses before it measures, and what it tells of what it measured."""
+
+import json
 
 import pytest
 
 from harness.__main__ import main
+from harness.bench import records
+from harness.bench.stats import Result
+from harness.cli import bench
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "add --self"),
+        (["--impls", "no-such-port"], "no implementation of that name"),
+        (["--models", "260K,7X"], "no model shape '7X'"),
+        (["--precision", "f64"], "no such precision"),
+        (["--threads", "0"], "whole numbers from 1 on"),
+        (["--threads", "two"], "whole numbers from 1 on"),
+        (["--tolerance", "5 percent"], "is no share"),
+        (["--baseline", "no-such.jsonl"], "cannot be read"),
+        (["--budget", "0"], "see harness bench --help"),
         (["--self", "--models", "7X"], "no model shape '7X'"),
         (["--self", "--models", ","], "no model is selected"),
         (["--self", "--json", "no/such/directory/x.json"], "the directory does not exist"),
@@ -20,3 +32,31 @@ def test_a_wrong_request_is_one_line_and_2(args, message, capsys):
     printed = capsys.readouterr()
     assert (printed.out, printed.err.count("\n")) == ("", 1)
     assert message in printed.err
+
+
+@pytest.mark.parametrize(("text", "share"), [("5%", 0.05), ("0.05", 0.05), ("0", 0.0), ("12.5%", 0.125)])
+def test_a_tolerance_is_a_share_or_a_percentage(text, share):
+    assert bench.share_of(text) == pytest.approx(share)
+
+
+def test_a_real_program_is_measured_from_end_to_end_and_compared_with_itself(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("HARNESS_MODELS", raising=False)
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    ask = ["bench", "--models", "260K", "--impls", "c", "--rounds", "1", "--seed", "1"]
+    assert main([*ask, "--out", str(first), "--json", "-", "--markdown", str(tmp_path / "table.md")]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    (row,) = facts["rows"]
+    assert row["verdict"] == "EXACT"
+    assert row["is_synthetic"]
+    assert row["decode_s"]["value"] > 0
+    assert (tmp_path / "table.md").read_text().startswith("| model | c | notes |\n| --- | ---: | --- |\n| 260K | ")
+    run = records.read(first)
+    assert run.complete
+    assert [s.verdict for s in run.samples] == ["EXACT"] * 5
+    # One round can show nothing, so nothing is slower.
+    assert main([*ask, "--out", str(second), "--baseline", str(first)]) == 0
+    printed = capsys.readouterr().out
+    assert "synthetic weights" in printed
+    assert Result.INCONCLUSIVE in printed
+    assert main(["bench", *ask[1:], "--out", str(first), "--baseline", str(first)]) == 2
+    assert "is the baseline itself" in capsys.readouterr().err

@@ -1,0 +1,212 @@
+"""From samples to a row: slopes, what is left of a run without tokens, and what a program's own claim counts.
+
+Within a round a program makes three runs: "short", "long" (more generated tokens, same prompt) and "prompt" (a longer
+prompt). The seconds of a generated token are the slope between the first two, so that starting and loading cancel;
+those of a prompt token are the slope to the third. Medians over the rounds, with the interval of `stats.median`.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.bench.records import Absent, Key, Limit, Row, Sample
+from harness.bench.stats import Estimate, median
+from harness.results import Kind
+
+__all__ = ["CLAIM_TOLERANCE", "explain", "slopes", "summarise"]
+
+CLAIM_TOLERANCE = 0.03
+_STEAL = 0.05  # of the time: with more, a row is not to be relied on
+_CROWDED = 0.25  # processors that were wanted beyond those that there are
+# A run uses its threads at most. Where CPU time rises faster with the tokens than they could use it, the short run
+# idled, which would make the slope of wall time too small. Compilers and collectors of runtimes work beside a run,
+# hence the factor; the least difference keeps the resolution of CPU time out of it.
+_CPU_FACTOR = 1.5
+_CPU_LEAST_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    short: Sample
+    long: Sample
+    prompt: Sample | None
+
+    @property
+    def n_more(self) -> int:
+        return self.long.n_generated - self.short.n_generated
+
+    @property
+    def decode_s(self) -> float:
+        return (self.long.wall_s - self.short.wall_s) / self.n_more
+
+    @property
+    def decode_cpu_s(self) -> float:
+        return (self.long.cpu_s - self.short.cpu_s) / self.n_more
+
+
+def slopes(samples: Sequence[Sample]) -> dict[int, float]:
+    """Seconds of a generated token in each whole round."""
+    return {number: found.decode_s for number, found in _rounds(samples).items()}
+
+
+def summarise(
+    key: Key, samples: Sequence[Sample], limits: Sequence[Limit], *, is_synthetic: bool, token_bytes: int, n_cpus: int
+) -> Row | Absent:
+    """Make the row of one key, or say why there is none.
+
+    Args:
+        samples: of this key alone, no warm-ups.
+        limits: of the same model, precision and threads.
+        token_bytes: that decoding one token must read.
+        n_cpus: of the machine.
+    """
+    bad = next((s for s in samples if not Kind(s.verdict).is_green), None)
+    if bad is not None:
+        return Absent(key, bad.verdict, "the tokens of a timed run are not right")
+    rounds = _rounds(samples)
+    if not rounds:
+        return Absent(key, "UNMEASURED", "no round was measured to its end")
+    decode = median([r.decode_s for r in rounds.values()])
+    if decode.value <= 0:
+        return Absent(key, "UNMEASURED", "longer runs took no longer: start-up varies more than the tokens take")
+    if reason := _idles(rounds.values(), key.threads):
+        return Absent(key, "UNBELIEVED", reason)
+    prefill = _prefill(rounds.values(), decode.value)
+    load = median([_load(r.short, decode.value, prefill) for r in rounds.values()])
+    first = [r.short.first_byte_s for r in rounds.values() if r.short.first_byte_s is not None]
+    long = [r.long for r in rounds.values()]
+    claims = [s.reported_tps for s in long if s.reported_tps is not None]
+    reported = statistics.median(claims) if claims else None
+    share = _share(rounds, limits, token_bytes)
+    other, steal = _mean(samples, "other_cpus"), _mean(samples, "steal")
+    is_busy = (other or 0.0) + key.threads > n_cpus + _CROWDED or (steal or 0.0) > _STEAL
+    notes = ["synthetic weights"] if is_synthetic else []
+    verdict = _weakest(samples)
+    if verdict is not Kind.EXACT:
+        notes.append(verdict.value)
+    if share is not None and share.value > 1:
+        notes.append(
+            f"{share.value:.0%} of the read limit: more than the probe reaches, so the limit is too low here"
+        )
+    if is_busy:
+        notes.append(f"busy machine: others used {other or 0:.1f} CPUs, {steal or 0:.0%} stolen")
+    return Row(
+        key=key,
+        is_synthetic=is_synthetic,
+        rounds=len(rounds),
+        decode_s=decode,
+        prefill_s=prefill,
+        load_s=load,
+        first_byte_s=median(first) if first else None,
+        peak_rss_bytes=max(s.peak_rss_bytes for s in samples),
+        reported_tps=reported,
+        claim=explain(reported, _typical(long), decode.value, prefill, load.value) if reported is not None else "",
+        share=share,
+        verdict=verdict.value,
+        other_cpus=other,
+        steal=steal,
+        is_busy=is_busy,
+        notes=tuple(notes),
+    )
+
+
+def explain(reported: float, long: Sample, decode_s: float, prefill: Estimate | None, load_s: float) -> str:
+    """Guess what a claim counts that is not the measured decoding speed; "" where it is.
+
+    Args:
+        reported: tokens per second.
+        long: a typical run that the claim was made about.
+    """
+    n, n_prompt = long.n_generated, long.n_prompt
+    per_prompt = prefill.value if prefill is not None else 0.0
+    decoding = n * decode_s
+    prompt_too = (n_prompt + n - 2) / (max(n_prompt - 1, 0) * per_prompt + (n - 1) * decode_s)
+    whole = n_prompt * per_prompt + decoding
+    definitions = [
+        ("counts the prompt's tokens as well", prompt_too),
+        ("counts the prompt's time but not its tokens", n / whole),
+        ("counts loading as well", n / (load_s + whole)),
+        ("counts start-up, loading and the prompt's tokens", (n_prompt + n - 1) / long.wall_s),
+        ("counts characters", long.n_bytes / decoding),
+        ("counts characters", long.n_bytes / whole),
+        ("counts one token too few", (n - 1) / decoding),
+    ]
+    measured = n / decoding
+    if _apart(reported, measured) <= CLAIM_TOLERANCE:
+        return ""
+    off = f"claims {reported / measured - 1:+.0%}"
+    what, nearest = min(definitions, key=lambda definition: _apart(reported, definition[1]))
+    if _apart(reported, nearest) <= CLAIM_TOLERANCE:
+        return f"{off}: {what}"
+    elapsed = (n_prompt + n - 2) / reported if reported > 0 else 0.0
+    if elapsed and 0.001 / elapsed >= min(_apart(reported, nearest), _apart(reported, measured)):
+        return f"{off}: its clock counts milliseconds"
+    return f"{off}, unexplained"
+
+
+# ------------------------------------------------------------------------------------------------------------------
+
+
+def _rounds(samples: Sequence[Sample]) -> dict[int, _Round]:
+    runs: dict[int, dict[str, Sample]] = {}
+    for sample in samples:
+        runs.setdefault(sample.round, {})[sample.run] = sample
+    return {
+        number: found
+        for number, run in sorted(runs.items())
+        if "short" in run
+        and "long" in run
+        and (found := _Round(run["short"], run["long"], run.get("prompt"))).n_more > 0
+    }
+
+
+def _prefill(rounds: Iterable[_Round], decode_s: float) -> Estimate | None:
+    found = []
+    for r in rounds:
+        if r.prompt is not None and (more := r.prompt.n_prompt - r.short.n_prompt) > 0:
+            generated = (r.prompt.n_generated - r.short.n_generated) * decode_s
+            found.append((r.prompt.wall_s - r.short.wall_s - generated) / more)
+    estimate = median(found) if found else None
+    return estimate if estimate is not None and estimate.value > 0 else None
+
+
+def _load(short: Sample, decode_s: float, prefill: Estimate | None) -> float:
+    prompt_s = prefill.value * short.n_prompt if prefill is not None else 0.0
+    return short.wall_s - short.n_generated * decode_s - prompt_s
+
+
+def _idles(rounds: Iterable[_Round], threads: int) -> str:
+    found = list(rounds)
+    wall = statistics.median(r.decode_s for r in found)
+    cpu = statistics.median(r.decode_cpu_s for r in found)
+    n = statistics.median(r.n_more for r in found)
+    if cpu > _CPU_FACTOR * threads * wall and (cpu - threads * wall) * n > _CPU_LEAST_S:
+        return f"its CPU time rises {cpu / (threads * wall):.1f} times as fast as its time allows: short runs idle"
+    return ""
+
+
+def _share(rounds: dict[int, _Round], limits: Sequence[Limit], token_bytes: int) -> Estimate | None:
+    reads = {limit.round: limit.read_bytes_per_s for limit in limits}
+    found = [token_bytes / r.decode_s / reads[n] for n, r in rounds.items() if r.decode_s > 0 and reads.get(n, 0) > 0]
+    return median(found) if found else None
+
+
+def _mean(samples: Sequence[Sample], name: str) -> float | None:
+    known = [(value, s.wall_s) for s in samples if (value := getattr(s, name)) is not None]
+    total = sum(wall for _, wall in known)
+    return sum(value * wall for value, wall in known) / total if total else None
+
+
+def _typical(samples: Sequence[Sample]) -> Sample:
+    return sorted(samples, key=lambda s: s.wall_s)[len(samples) // 2]
+
+
+def _weakest(samples: Sequence[Sample]) -> Kind:
+    found = {Kind(s.verdict) for s in samples}
+    return next((kind for kind in (Kind.WITHIN, Kind.TIE) if kind in found), Kind.EXACT)
+
+
+def _apart(a: float, b: float) -> float:
+    return abs(a / b - 1) if b else float("inf")

@@ -1,0 +1,157 @@
+"""Programs that would be fast by lying, each of which gets a greedy text right first: none of them has a row."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.adapters.manifest import Manifest
+from harness.bench.measure import Group, measure
+from harness.bench.workload import Workload, make_synthetic
+from harness.cli.bench_verify import Verifier
+from harness.engine import Engine, generate
+from harness.model_config import ModelConfig
+from harness.models import load
+from harness.results import Kind, Observation
+from tests.bench.fakes import World
+
+SHAPE = ModelConfig(32, 48, 3, 4, 2, 400, 128)
+
+
+class Port:
+    """An honest port on a fake clock; subclasses do less work than they claim."""
+
+    token_s = 0.002
+
+    def __init__(self, world):
+        self.world = world
+        self.manifest = Manifest(
+            path=Path("impl.toml"), name=type(self).__name__, run=("run", "{model}", "{prompt}", "{temperature}")
+        )
+        self.name = self.manifest.name
+        self.n_runs = 0
+
+    def prepare(self, model, tokenizer):
+        return model
+
+    def tensors(self, model):
+        return model.checkpoint.config, model.checkpoint.tensors
+
+    def tokens(self, model, ids, steps):
+        config, tensors = self.tensors(model)
+        engine = Engine(config, tensors, dtype=np.float32)
+        return list(generate(engine, ids, steps=steps))
+
+    def claim(self, n, text, work_s):
+        return n / work_s
+
+    def run(self, request, limits=None):
+        self.n_runs += 1
+        model = load(request.model, request.tokenizer)
+        ids = model.tokenizer.encode(request.prompt)
+        out = self.tokens(model, ids, request.steps)
+        text = model.tokenizer.print_text([ids[0], *out]) + b"\n"
+        work_s = self.token_s * len(out)
+        self.world.spend(0.05 + work_s, work_s)
+        return Observation(
+            ("port",),
+            "",
+            text,
+            wall_s=0.05 + work_s,
+            first_byte_s=0.05,
+            cpu_s=work_s,
+            peak_rss_bytes=1,
+            reported_tps=self.claim(len(out), text, work_s),
+        )
+
+
+class Honest(Port):
+    pass
+
+
+class SkipsTheLastLayer(Port):
+    """From its third run on, when it has been seen to be right."""
+
+    def tensors(self, model):
+        config, tensors = super().tensors(model)
+        return (config if self.n_runs <= 2 else dataclasses.replace(config, n_layers=2)), tensors
+
+
+class ServesCannedText(Port):
+    """Prints for every prompt what it found out for the first one."""
+
+    canned = None
+
+    def tokens(self, model, ids, steps):
+        if self.canned is None or self.n_runs <= 2:
+            self.canned = super().tokens(model, ids, 100)
+        return [*ids[1:], *self.canned[len(ids) - 1 : steps]][:steps]
+
+
+class RepeatsTokens(Port):
+    """Computes every second token."""
+
+    def tokens(self, model, ids, steps):
+        out = super().tokens(model, ids, steps)
+        if self.n_runs <= 2:
+            return out
+        n = len(ids) - 1
+        return [*out[:n], *[token for token in out[n:] for _ in range(2)]][:steps]
+
+
+class CountsCharactersAsSteps(Port):
+    """Stops when it has printed as many characters as it was asked for tokens."""
+
+    def tokens(self, model, ids, steps):
+        n = len(ids) - 1
+        return super().tokens(model, ids, steps if self.n_runs <= 2 else n + (steps - n) // 4)
+
+
+class ClaimsCharacters(Port):
+    """Does all the work, and calls characters tokens."""
+
+    def claim(self, n, text, work_s):
+        return len(text) / work_s
+
+
+@pytest.fixture
+def work(tmp_path):
+    files = make_synthetic("small", SHAPE, directory=tmp_path)
+    return Workload("small", "f32", files, SHAPE, is_synthetic=True)
+
+
+def bench(work, *ports, rounds=2):
+    world = ports[0].world
+    verifier = Verifier()
+    group = Group(work, 1, tuple((port, work.files) for port in ports))
+    return measure([group], verify=verifier, rounds=rounds, n_cpus=2, clock=world.clock, look=world.look, seed=3)
+
+
+@pytest.mark.parametrize("liar", [SkipsTheLastLayer, ServesCannedText, RepeatsTokens, CountsCharactersAsSteps])
+def test_a_liar_has_no_row_beside_an_honest_port(work, liar):
+    world = World()
+    outcome = bench(work, Honest(world), liar(world))
+    assert [row.key.impl for row in outcome.rows] == ["Honest"]
+    (absent,) = outcome.absent
+    assert absent.key.impl == liar.__name__
+    assert not Kind(absent.kind).is_green
+    warm = [s for s in outcome.samples if s.key.impl == liar.__name__ and s.round < 0]
+    assert [s.verdict for s in warm] == ["EXACT", "EXACT"]
+
+
+def test_claiming_characters_changes_no_speed_and_is_told(work):
+    world = World()
+    (row,) = bench(work, ClaimsCharacters(world)).rows
+    assert row.decode_tps == pytest.approx(500)
+    assert row.claim.endswith("counts characters")
+
+
+def test_tokens_are_counted_by_the_judge_and_not_by_the_program(work):
+    world = World()
+    outcome = bench(work, Honest(world))
+    assert {(s.run, s.n_generated) for s in outcome.samples if s.round >= 0} == {
+        ("short", 8),
+        ("long", 120),
+        ("prompt", 8),
+    }
