@@ -1,0 +1,346 @@
+//! Arithmetic on vectors and matrices.
+//!
+//! The order of a sum is part of its result, and int8 text changes with the last bit of a logit. So there are two kinds
+//! of sums here. Those of float32 matrices are shared out among the lanes of a vector. All others are strict: from
+//! left to right in float32, product and addition rounded separately, with the C library's own functions; int8
+//! products are reordered only inside the integer sum of a group, which is exact in any order.
+
+const std = @import("std");
+const builtin = @import("builtin");
+const root = @import("root");
+const assert = std.debug.assert;
+const Matrix = @import("checkpoint.zig").Matrix;
+
+extern "c" fn expf(x: f32) f32;
+
+/// Width of the vectors in float32 or int32 elements. A root file that declares it decides it.
+pub const lanes: comptime_int = if (@hasDecl(root, "lanes")) root.lanes else std.simd.suggestVectorLength(f32) orelse 4;
+pub const Floats = @Vector(lanes, f32);
+
+comptime {
+    assert(lanes == 1 or lanes == 4 or lanes == 8 or lanes == 16);
+}
+
+const cpu = builtin.cpu;
+const has_fma = cpu.has(.x86, .fma) or cpu.arch.isAARCH64();
+// Four products of bytes added to each int32 lane in one instruction. Its first factor is unsigned.
+const has_dot_bytes = lanes > 1 and (has_wide_encoding or cpu.has(.x86, .avxvnni));
+const has_wide_encoding = cpu.has(.x86, .avx512vnni) and cpu.has(.x86, .avx512vl);
+
+// ---- Strict float32
+
+pub fn rmsnorm(out: []f32, x: []const f32, weight: []const f32) void {
+    assert(out.len == x.len and weight.len == x.len);
+    var sum: f32 = 0;
+    for (x) |value| sum += value * value;
+    const mean = sum / @as(f32, @floatFromInt(x.len));
+    const scale = 1.0 / @sqrt(mean + 1e-5);
+    for (out, x, weight) |*result, value, w| result.* = w * (scale * value);
+}
+
+pub fn softmax(x: []f32) void {
+    var largest = x[0];
+    for (x[1..]) |value| {
+        if (value > largest) largest = value;
+    }
+    var sum: f32 = 0;
+    for (x) |*value| {
+        value.* = expf(value.* - largest);
+        sum += value.*;
+    }
+    for (x) |*value| value.* /= sum;
+}
+
+/// gate becomes silu(gate) * up.
+pub fn swiglu(gate: []f32, up: []const f32) void {
+    for (gate, up) |*value, factor| {
+        const silu = value.* * (1.0 / (1.0 + expf(-value.*)));
+        value.* = silu * factor;
+    }
+}
+
+pub fn add(x: []f32, delta: []const f32) void {
+    for (x, delta) |*value, change| value.* += change;
+}
+
+/// Turn each adjacent pair of every head by the angle of its place within the head.
+pub fn rotate(x: []f32, cosines: []const f32, sines: []const f32) void {
+    assert(x.len % (2 * cosines.len) == 0);
+    var head = x;
+    while (head.len > 0) : (head = head[2 * cosines.len ..]) {
+        for (cosines, sines, 0..) |cosine, sine, i| {
+            const a, const b = head[2 * i ..][0..2].*;
+            head[2 * i] = a * cosine - b * sine;
+            head[2 * i + 1] = a * sine + b * cosine;
+        }
+    }
+}
+
+// ---- Inputs of matrices
+
+/// A vector as the matrices want it. All but `values` is filled in only where the weights are int8.
+pub const Input = struct {
+    values: []const f32,
+    codes: []i8,
+    scales: []f32,
+    code_sums: []i32, // of each group, times 128
+};
+
+/// Round x to int8, one scale per group. Halves go away from zero here, unlike in the exporter, which rounds the
+/// weights half to even. A tail shorter than a group is left out, as the product leaves it out.
+pub fn quantize(input: *Input, group: usize) void {
+    for (0..input.values.len / group) |g| {
+        const values = input.values[g * group ..][0..group];
+        const codes = input.codes[g * group ..][0..group];
+        var largest: f32 = 0;
+        for (values) |value| {
+            if (@abs(value) > largest) largest = @abs(value);
+        }
+        const scale = largest / 127.0;
+        input.scales[g] = scale;
+        var sum: i32 = 0;
+        for (codes, values) |*code, value| {
+            // An all-zero group divides 0 by 0, and NaN has no integer: code 0, as the product is. Numbers stay
+            // below 191, which a scale rounded down to the smallest float can bring about.
+            const rounded = @round(value / scale);
+            code.* = if (@abs(rounded) < 256) @truncate(@as(i32, @intFromFloat(rounded))) else 0;
+            sum += code.*;
+        }
+        input.code_sums[g] = 128 * sum;
+    }
+}
+
+// ---- Matrices
+
+/// Rows are taken so many at a time: they share the loads of the input, and their sums fill each other's waits.
+pub const rows_abreast = 4;
+
+pub fn blockCount(w: *const Matrix) usize {
+    return (w.rows + rows_abreast - 1) / rows_abreast;
+}
+
+/// Compute the rows of one block of out = w @ input.
+pub fn multiplyBlock(out: []f32, w: *const Matrix, input: *const Input, block: usize) void {
+    assert(out.len == w.rows and input.values.len == w.cols);
+    const first = block * rows_abreast;
+    if (w.rows - first >= rows_abreast) {
+        out[first..][0..rows_abreast].* = multiplyRows(rows_abreast, w, first, input);
+    } else {
+        for (first..w.rows) |row| out[row] = multiplyRows(1, w, row, input)[0];
+    }
+}
+
+inline fn multiplyRows(comptime n_rows: comptime_int, w: *const Matrix, first: usize, input: *const Input) [n_rows]f32 {
+    return switch (w.weights) {
+        .f32 => |weights| dotFloats(n_rows, weights + first * w.cols, input.values),
+        .q8 => |codes| dotCodes(n_rows, codes, first, w.cols, input),
+    };
+}
+
+/// Each row's sum is `chains` vectors, added up at the end; what is left of a row goes in ever narrower vectors.
+/// With one lane there is one chain, and the sum is strict.
+fn dotFloats(comptime n_rows: comptime_int, rows: [*]const f32, x: []const f32) [n_rows]f32 {
+    const chains = if (lanes == 1) 1 else 2;
+    const stride = chains * lanes;
+    var sums: [n_rows][chains]Floats = @splat(@splat(@splat(0)));
+    var j: usize = 0;
+    while (x.len - j >= stride) : (j += stride) {
+        inline for (0..chains) |chain| {
+            const at = j + chain * lanes;
+            const factor: Floats = x[at..][0..lanes].*;
+            inline for (0..n_rows) |r| {
+                const weights: Floats = rows[r * x.len + at ..][0..lanes].*;
+                sums[r][chain] = multiplyAdd(weights, factor, sums[r][chain]);
+            }
+        }
+    }
+    var totals: [n_rows]f32 = undefined;
+    for (&totals, sums) |*total, chain| total.* = if (lanes == 1) chain[0][0] else sumLanes(lanes, chain[0] + chain[1]);
+
+    comptime var width = stride / 2;
+    inline while (width > 0) : (width /= 2) {
+        if (x.len - j >= width) {
+            const factor: @Vector(width, f32) = x[j..][0..width].*;
+            inline for (0..n_rows) |r| {
+                const weights: @Vector(width, f32) = rows[r * x.len + j ..][0..width].*;
+                totals[r] += sumLanes(width, weights * factor);
+            }
+            j += width;
+        }
+    }
+    assert(j == x.len);
+    return totals;
+}
+
+inline fn multiplyAdd(a: Floats, b: Floats, c: Floats) Floats {
+    return if (lanes > 1 and has_fma) @mulAdd(Floats, a, b, c) else a * b + c;
+}
+
+inline fn sumLanes(comptime n: comptime_int, v: @Vector(n, f32)) f32 {
+    if (n == 1) return v[0];
+    const halves: [2][n / 2]f32 = @bitCast(@as([n]f32, v));
+    return sumLanes(n / 2, @as(@Vector(n / 2, f32), halves[0]) + @as(@Vector(n / 2, f32), halves[1]));
+}
+
+/// A group of 32 int8 weights, the smallest that is usual, is one vector.
+const code_lanes = @min(lanes, 8);
+const Ints = @Vector(code_lanes, i32);
+const CodeFloats = @Vector(code_lanes, f32);
+const step_bytes = 4 * code_lanes;
+
+/// Per group, an exact integer sum, then times the weight scale, times the input scale; then strictly added up.
+///
+/// Groups count over the flat matrix, so where cols is not a multiple of the group size a row begins inside a group.
+/// llama2.c then takes the scales from that group onwards as if the row began there, and ignores the last cols % group
+/// inputs. Files that the exporter writes for some published shapes (172 or 1376 columns, group 64) depend on it.
+fn dotCodes(comptime n_rows: comptime_int, w: Matrix.Codes, first: usize, cols: usize, x: *const Input) [n_rows]f32 {
+    const group = w.group;
+    const n_groups = cols / group;
+    if (code_lanes > 1 and group % step_bytes == 0 and n_groups >= code_lanes) {
+        return switch (group / step_bytes) {
+            // The usual sizes, 32 and 64, are worth loops of a known length.
+            inline 1, 2 => |steps| dotCodesByVector(n_rows, w, first, cols, x, steps),
+            else => |steps| dotCodesByVector(n_rows, w, first, cols, x, steps),
+        };
+    }
+    var totals: [n_rows]f32 = @splat(0);
+    for (0..n_rows) |r| {
+        const start = (first + r) * cols;
+        const scales = w.scales + start / group;
+        for (0..n_groups) |g| {
+            const weights = w.codes[start + g * group ..][0..group];
+            var sum: i32 = 0;
+            for (weights, x.codes[g * group ..][0..group]) |weight, code| sum += @as(i32, weight) * code;
+            totals[r] += @as(f32, @floatFromInt(sum)) * scales[g] * x.scales[g];
+        }
+    }
+    return totals;
+}
+
+const strip_groups = 64 * code_lanes; // whose terms are kept at a time
+
+/// As many groups at a time as there are lanes; the last vector of groups may overlap the one before. Row after row, so
+/// that the weights are read in the order of the file; only the strict sums are taken abreast.
+inline fn dotCodesByVector(
+    comptime n_rows: comptime_int,
+    w: Matrix.Codes,
+    first: usize,
+    cols: usize,
+    x: *const Input,
+    steps: usize,
+) [n_rows]f32 {
+    const group = steps * step_bytes;
+    const n_groups = cols / group;
+    assert(n_groups >= code_lanes);
+    var totals: [n_rows]f32 = @splat(0);
+    var terms: [n_rows][code_lanes + strip_groups]f32 = undefined;
+    var strip: usize = 0; // terms[r][code_lanes] is that of this group
+    while (strip < n_groups) : (strip += strip_groups) {
+        const count = @min(n_groups - strip, strip_groups);
+        for (0..n_rows) |r| {
+            const start = (first + r) * cols;
+            var next = strip;
+            while (next < strip + count) : (next += code_lanes) {
+                const g = @min(next, n_groups - code_lanes);
+                const weights = w.codes + start + g * group;
+                const scales: CodeFloats = (w.scales + start / group + g)[0..code_lanes].*;
+                const x_scales: CodeFloats = x.scales[g..][0..code_lanes].*;
+                const sums = sumGroups(weights, x.codes.ptr + g * group, x.code_sums[g..][0..code_lanes].*, steps);
+                const products = @as(CodeFloats, @floatFromInt(sums)) * scales * x_scales;
+                terms[r][code_lanes + g - strip ..][0..code_lanes].* = products;
+            }
+        }
+        for (0..count) |i| {
+            inline for (0..n_rows) |r| totals[r] += terms[r][code_lanes + i];
+        }
+    }
+    return totals;
+}
+
+const prefetch_bytes = 4096; // ahead, also of the end of a row: there the next one begins
+
+/// The sums of products of `code_lanes` groups, each of `steps` vectors of bytes.
+inline fn sumGroups(weights: [*]const i8, codes: [*]const i8, code_sums: Ints, steps: usize) Ints {
+    var partial: [code_lanes]Ints = undefined;
+    inline for (0..code_lanes) |g| {
+        var sum: Ints = @splat(0);
+        for (0..steps) |step| {
+            const at = (g * steps + step) * step_bytes;
+            if (at % 64 == 0) @prefetch(weights + at + prefetch_bytes, .{});
+            sum = dotBytes(sum, weights[at..][0..step_bytes], codes[at..][0..step_bytes]);
+        }
+        partial[g] = sum;
+    }
+    const sums = sumEach(partial);
+    return if (has_dot_bytes) sums - code_sums else sums;
+}
+
+/// sum, each lane having four of the products added. With has_dot_bytes the weights count as 128 more than they are,
+/// which makes them unsigned.
+inline fn dotBytes(sum: Ints, weights: *const [step_bytes]i8, codes: *const [step_bytes]i8) Ints {
+    if (has_dot_bytes) {
+        const offset: @Vector(step_bytes, u8) = @splat(128);
+        const unsigned = @as(@Vector(step_bytes, u8), @bitCast(weights.*)) ^ offset;
+        const prefix = if (has_wide_encoding) "" else "{vex} ";
+        return asm (prefix ++ "vpdpbusd %[codes], %[unsigned], %[sum]"
+            : [sum] "=x" (-> Ints),
+            : [_] "0" (sum),
+              [unsigned] "x" (unsigned),
+              [codes] "x" (@as(@Vector(step_bytes, i8), codes.*)),
+        );
+    }
+    const half_bytes = step_bytes / 2;
+    var result = sum;
+    inline for (0..2) |half| {
+        const some_weights: @Vector(half_bytes, i8) = weights[half * half_bytes ..][0..half_bytes].*;
+        const some_codes: @Vector(half_bytes, i8) = codes[half * half_bytes ..][0..half_bytes].*;
+        result += addPairs(some_weights, some_codes);
+    }
+    return result;
+}
+
+/// Lane i is a[2i] * b[2i] + a[2i + 1] * b[2i + 1]. The factors are bytes: a product fits in 16 bits.
+inline fn addPairs(a: @Vector(2 * code_lanes, i16), b: @Vector(2 * code_lanes, i16)) Ints {
+    if (code_lanes == 8 and cpu.has(.x86, .avx2)) {
+        return asm ("vpmaddwd %[b], %[a], %[sums]"
+            : [sums] "=x" (-> Ints),
+            : [a] "x" (a),
+              [b] "x" (b),
+        );
+    }
+    const evens = comptime std.simd.iota(i32, code_lanes) * @as(Ints, @splat(2));
+    const odds = evens + @as(Ints, @splat(1));
+    const products = a * b;
+    return @as(Ints, @shuffle(i16, products, undefined, evens)) + @as(Ints, @shuffle(i16, products, undefined, odds));
+}
+
+/// Lane g is the sum of the lanes of partial[g]. Pairs of vectors are merged, each half as many partial sums as before:
+/// first inside the 128-bit quarters, where shuffles are cheap, then across them.
+inline fn sumEach(partial: [code_lanes]Ints) Ints {
+    @setEvalBranchQuota(20_000);
+    var vectors = partial;
+    comptime var count = code_lanes;
+    comptime var unit = 1; // elements moved together
+    inline while (count > 1) : (count /= 2) {
+        inline for (0..count / 2) |i| {
+            const a, const b = vectors[2 * i ..][0..2].*;
+            vectors[i] = @shuffle(i32, a, b, mergeMask(unit, 0)) + @shuffle(i32, a, b, mergeMask(unit, 1));
+        }
+        if (count == code_lanes / 2) unit = 4;
+    }
+    return vectors[0];
+}
+
+/// Of every span, the units of this parity: those of a, then those of b.
+fn mergeMask(comptime unit: comptime_int, comptime parity: comptime_int) Ints {
+    const span = if (unit == 1) 4 else code_lanes;
+    var mask: [code_lanes]i32 = undefined;
+    for (&mask, 0..) |*source, i| {
+        const place = i % span / unit; // in units, within the span
+        const half = span / unit / 2;
+        const element = i / span * span + (place % half * 2 + parity) * unit + i % unit;
+        const index: i32 = @intCast(element);
+        source.* = if (place < half) index else ~index;
+    }
+    return mask;
+}
