@@ -19,10 +19,12 @@ from rich.table import Table
 import harness
 from harness.adapters.implementation import ProcessImplementation
 from harness.bench import compare, reference_speed, roofline, table, workload
+from harness.bench.calibrate import calibrate
 from harness.bench.machine import Machine, machine
 from harness.bench.measure import Group, Outcome, Progress, measure
-from harness.bench.records import BenchFile, BenchWriter, Header, Key, ModelFacts, Row, plain, read
+from harness.bench.records import BenchFile, BenchWriter, Header, Key, ModelFacts, Row, grouped, plain, read
 from harness.bench.reference_speed import Speed
+from harness.bench.rows import slopes
 from harness.bench.stats import Result
 from harness.bench.workload import PRECISIONS, Workload, shape_of
 from harness.cli.bench_verify import Verifier, build_hash
@@ -78,6 +80,10 @@ def command(
     other_builds: Annotated[
         bool, typer.Option("--other-builds", help="Compare with the baseline although programs have changed.")
     ] = False,
+    is_calibration: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Compare one program with itself: what verdicts are worth on this machine."),
+    ] = False,
 ) -> int:
     """Measure tokens per second from outside, in interleaved rounds; only runs whose tokens are right have a row.
 
@@ -103,6 +109,9 @@ def command(
     with ExitStack() as stack:
         status = stack.enter_context(story.status("preparing"))
         groups, builds = _groups(names, kinds, counts, chosen, named=impls is not None)
+        if is_calibration and (len(groups) != 1 or len(groups[0].impls) != 1):
+            hint = "such as --models 260K --impls c --rounds 2000"
+            raise InputError("needs one program on one model", where="--calibrate", hint=hint)
         seed = secrets.randbelow(2**31) if seed is None else seed
         settings: dict[str, str | int | float | bool] = {"seed": seed, "rounds": rounds, "budget_s": budget or 0.0}
         head = _header(groups, builds, settings)
@@ -124,6 +133,8 @@ def command(
         )
         if not outcome.interrupted:
             run.finish()
+    if is_calibration:
+        return _calibrated(outcome, slack, json_file)
     return _report(outcome, path, json_file, markdown_file, old, slack, other_builds)
 
 
@@ -273,6 +284,27 @@ def _report(
         return 128 + signal.SIGINT
     tell(f"samples are in {path}")
     return 1 if failed else 0
+
+
+def _calibrated(outcome: Outcome, tolerance: float, json_file: Path | None) -> int:
+    """Tell what comparisons of a program with itself came to."""
+    series = [s for found in grouped(outcome.samples).values() for s in slopes(found).values()]
+    found = calibrate(series, tolerance=tolerance)
+    if json_file:
+        facts = {"machine": dataclasses.asdict(machine()), "series": series}
+        calibrations = [dataclasses.asdict(one) for one in found]
+        emit(json.dumps({**facts, "calibrations": calibrations}, indent=1) + "\n", json_file)
+    if json_file is None or not is_stdout(json_file):
+        console = _console()
+        console.print(f"{len(series):,} rounds of one program, in trials of neighbours taken for the two sides:")
+        for one in found:
+            console.print(f"{one.n_pairs} pairs: false verdicts {one.false}")
+            for slowdown, hits in one.found.items():
+                missed = f"; called SAME {one.missed[slowdown]}" if slowdown in one.missed else ""
+                console.print(f"    slower by {slowdown:.0%}: found {hits}{missed}")
+    if not found:
+        tell("too few rounds for a trial: ask for more with --rounds")
+    return 0 if found else 1
 
 
 def _console() -> Console:

@@ -8,6 +8,7 @@ from harness.__main__ import main
 from harness.bench import records
 from harness.bench.stats import Result
 from harness.cli import bench
+from tests.parrots import make_parrot
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,7 @@ from harness.cli import bench
         (["--threads", "two"], "whole numbers from 1 on"),
         (["--tolerance", "5 percent"], "is no share"),
         (["--baseline", "no-such.jsonl"], "cannot be read"),
+        (["--calibrate", "--models", "260K", "--impls", "numpy,compact"], "one program on one model"),
         (["--budget", "0"], "see harness bench --help"),
         (["--self", "--models", "7X"], "no model shape '7X'"),
         (["--self", "--models", ","], "no model is selected"),
@@ -60,3 +62,41 @@ def test_a_real_program_is_measured_from_end_to_end_and_compared_with_itself(tmp
     assert Result.INCONCLUSIVE in printed
     assert main(["bench", *ask[1:], "--out", str(first), "--baseline", str(first)]) == 2
     assert "is the baseline itself" in capsys.readouterr().err
+
+
+# ---- harness compare
+
+
+def test_a_benchmark_is_not_compared_with_a_check(tmp_path, capsys):
+    facts = records.ModelFacts("a", "b", True, 1, 1)
+    head = records.Header("0", {"cpu": "x"}, {"260K f32": facts}, {}, {})
+    with records.BenchWriter.create(tmp_path / "bench.jsonl", head):
+        pass
+    assert main(["check", "numpy", "--quick", "--out", str(tmp_path / "check.jsonl")]) in (0, 1)
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path / "bench.jsonl"), str(tmp_path / "check.jsonl")]) == 2
+    assert "one is of a benchmark and the other of a check" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path / "bench.jsonl"), str(tmp_path / "bench.jsonl")]) == 0
+
+
+def test_checks_are_compared_by_what_became_of_each_verdict(tmp_path, capsys):
+    good = make_parrot(tmp_path / "good" / "parrot")
+    bad = make_parrot(tmp_path / "bad" / "parrot", says={"two": "Two cats ran"})
+    for name, program in (("good", good), ("bad", bad)):
+        main(["check", str(program), "--suite", "core", "--out", str(tmp_path / f"{name}.jsonl")])
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path / "good.jsonl"), str(tmp_path / "bad.jsonl")]) == 1
+    assert "became wrong" in capsys.readouterr().out
+    assert main(["compare", str(tmp_path / "bad.jsonl"), str(tmp_path / "good.jsonl")]) == 0
+    assert "fixed" in capsys.readouterr().out
+    assert main(["compare", str(tmp_path / "good.jsonl"), str(tmp_path / "good.jsonl")]) == 0
+    assert "Every verdict is what it was." in capsys.readouterr().out
+
+
+def test_lost_coverage_is_worse(tmp_path, capsys):
+    program = make_parrot(tmp_path / "parrot")
+    main(["check", str(program), "--suite", "core", "--out", str(tmp_path / "all.jsonl")])
+    main(["check", str(program), "--suite", "core", "--case", "once", "--out", str(tmp_path / "one.jsonl")])
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path / "all.jsonl"), str(tmp_path / "one.jsonl")]) == 1
+    assert "coverage lost" in capsys.readouterr().out
