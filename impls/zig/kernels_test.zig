@@ -1,4 +1,6 @@
-//! Tests of kernels.zig: zig test -lc --test-runner test_runner.zig kernels_test.zig
+//! Tests of kernels.zig. With a test runner that needs only the C library:
+//!
+//!     zig test -lc -fno-compiler-rt -fno-stack-check --test-runner test_runner.zig kernels_test.zig
 
 const std = @import("std");
 const expect = std.testing.expect;

@@ -133,8 +133,8 @@ def test_the_functions_are_those_of_the_c_library(program):
 
 @pytest.mark.parametrize("cpu", ["native", "baseline"])
 def test_kernels(zig, cpu):
-    flags = ["-lc", "-O", "ReleaseSafe", f"-mcpu={cpu}", "--test-runner", "test_runner.zig"]
-    done = zig("test", *flags, "kernels_test.zig")
+    flags = ["-lc", "-fno-compiler-rt", "-fno-stack-check", "-O", "ReleaseSafe", f"-mcpu={cpu}"]
+    done = zig("test", *flags, "--test-runner", "test_runner.zig", "kernels_test.zig")
     assert done.stderr == ""
 
 
