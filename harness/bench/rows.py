@@ -15,9 +15,10 @@ from harness.bench.records import Absent, Key, Limit, Row, Sample
 from harness.bench.stats import Estimate, median
 from harness.results import Kind
 
-__all__ = ["CLAIM_TOLERANCE", "explain", "slopes", "summarise"]
+__all__ = ["BUSY", "CLAIM_TOLERANCE", "explain", "slopes", "summarise"]
 
 CLAIM_TOLERANCE = 0.03
+BUSY = "busy machine: nothing is concluded from this"
 _STEAL = 0.05  # of the time: with more, a row is not to be relied on
 _CROWDED = 0.25  # processors that were wanted beyond those that there are
 # A run uses its threads at most. Where CPU time rises faster with the tokens than they could use it, the short run
@@ -91,7 +92,7 @@ def summarise(
             f"{share.value:.0%} of the read limit: more than the probe reaches, so the limit is too low here"
         )
     if is_busy:
-        notes.append(f"busy machine: others used {other or 0:.1f} CPUs, {steal or 0:.0%} stolen")
+        notes.append(BUSY)
     return Row(
         key=key,
         is_synthetic=is_synthetic,
