@@ -18,7 +18,7 @@ from harness.conformance.adopt.reading import Oracle, read
 from harness.conformance.adopt.shapes import FLAGS, common_shapes, mined_shapes, with_files
 from harness.errors import InputError
 from harness.models import load as load_model
-from harness.models import locate, prepare
+from harness.models import impls_dir, locate, prepare
 from harness.results import Request
 
 SHAPES = Path(__file__).parent.parent / "shapes"
@@ -166,6 +166,21 @@ def test_a_buggy_port_is_adopted_with_what_its_output_depends_on(tmp_path):
     (manifest,) = load(tmp_path / "impl.toml")
     assert list(manifest.run[2:]) == FLAG_WORDS
     assert not manifest.needs.mha
+
+
+def test_a_port_that_is_wrong_in_float32_does_not_pass_for_an_int8_one(tmp_path):
+    """It reads both files, and the first tokens of its int8 text are right: float32 is what has to be judged."""
+    source = (impls_dir() / "c" / "run.c").read_text()
+    assert "10000.0f" in source
+    (tmp_path / "run.c").write_text(source.replace("10000.0f", "1000.0f"))
+    subprocess.run([*tool("cc"), "-O2", "-std=gnu11", "-o", "run", "run.c", "-lm"], cwd=tmp_path, check=True)
+    found = adopt([str(tmp_path / "run")], path=tmp_path / "impl.toml")
+    assert found.outcome is Outcome.DIFFERS
+    (tmp_path / "impl.toml").write_text(found.manifest_toml)
+    (manifest,) = load(tmp_path / "impl.toml")
+    assert manifest.formats == ("llama2c-v0",)
+    assert manifest.precision == "f32"
+    assert list(manifest.run[1:]) == FLAG_WORDS
 
 
 @pytest.mark.parametrize("name", ["chatter", "hopeless"])

@@ -29,6 +29,7 @@ BUDGET_S = 60.0  # of searching; what was found by then is taken
 _PROBE_S = 5.0
 _TEXT_BYTES = 30  # less is hardly a text
 _MAX_FORM_SHAPES = 4
+_BEGINS = 2  # tokens of the reference's text that no other file gives
 _MAX_ALIKE = 8  # right outputs without the prompt, all the same: no other shape will change it
 
 
@@ -166,7 +167,12 @@ class Search:
     def _by_forms(self, shapes: Iterable[Tried]) -> Tried | None:
         """Give these shapes the model in other forms; return the first whose text is the reference's."""
         found: Tried | None = None
+        shapes = list(shapes)
+        # A program that begins as the reference does has read the float32 file: no other form will mend the rest.
+        reads_plain = any(max(t.prompted.n_match, t.unprompted.n_match) >= _BEGINS for t in shapes)
         for form in FORMS:
+            if reads_plain and form.format == "llama2c-v2":
+                continue
             for tried in shapes:
                 if time.monotonic() > self.deadline or self.trials.is_mute:
                     return found
