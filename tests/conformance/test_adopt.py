@@ -17,8 +17,8 @@ from harness.conformance.adopt.options import Option, file_names, mine, mine_pro
 from harness.conformance.adopt.reading import Oracle, read
 from harness.conformance.adopt.shapes import FLAGS, common_shapes, mined_shapes, with_files
 from harness.errors import InputError
-from harness.models import load as load_model
 from harness.models import impls_dir, locate, prepare
+from harness.models import load as load_model
 from harness.results import Request
 
 SHAPES = Path(__file__).parent.parent / "shapes"
