@@ -32,7 +32,7 @@ from harness.judging.text_walk import Choice, Floors, Greedy, Rule, Sampled, Wal
 from harness.results import Divergence, Kind, Observation, Request, Verdict, kind_of_failure
 from harness.tokenizer.bpe import KNOWN_WRONG
 
-__all__ = ["MIN_JUDGED", "Claim", "Judge", "last_line", "plain_verdict"]
+__all__ = ["MIN_JUDGED", "Claim", "FairDraws", "Judge", "last_line", "plain_verdict"]
 
 MIN_JUDGED = 32
 """Generated tokens that must be judged for a green verdict, unless the golden itself has fewer."""
@@ -252,7 +252,12 @@ class Judge:
         claim.rest = reading.text[sum(map(len, reading.pieces[:n_prompt])) :]
         if reading.n_agreed == len(ids) - 1:
             return self._goes_on(claim, reading.text[reading.used :], trusted)
-        if reading.used == len(reading.text):
+        rest, next_id = reading.text[reading.used :], ids[reading.n_agreed + 1]
+        if not rest or (
+            next_id == self.tokenizer.eos_id and not rest.strip(b"\n")
+        ):  # the piece of EOS begins with one
+            if rest:
+                trusted = tuple(name for name in trusted if name != extract.NO_NEWLINE)
             return self._stopped_short(claim, n_generated, trusted)
         # The ids before the difference may be read otherwise, but for one whose space was dropped.
         first = n_prompt + (extract.NO_LEADING_SPACE in reading.conventions and n_generated > 0)
@@ -654,7 +659,7 @@ class Judge:
             for row, token in zip(logits, ids[first + 1 :], strict=True)
         )
 
-    def by_nucleus(self, claim: Claim) -> list[Surprise] | None:
+    def by_nucleus(self, claim: Claim) -> FairDraws | None:
         """How probable the draws of a run are; None if some token could not have been drawn by any generator."""
         case = claim.case
         declared = self._floors(case).declared
@@ -663,11 +668,20 @@ class Judge:
         if path.wrong is not None or not path.choices:
             return None
         first = len(case.prompt_ids) - 1
-        rows = self.reference.exact.logits(path.ids[:-1], first=first)
-        return [
-            Draw(row, temperature=case.temperature, topp=case.topp).surprise(token)
-            for row, token in zip(rows, path.ids[first + 1 :], strict=True)
-        ]
+        limit = self.reference.config.seq_len
+        rows = self.reference.exact.logits(path.ids[:limit], first=first)
+        draws = [Draw(row, temperature=case.temperature, topp=case.topp) for row in rows]
+        rng = Xorshift.from_argument(case.seed)
+        n = len(path.choices)
+        could_stop = n < len(draws) and any(draws[n].p[[self.bos, self.tokenizer.eos_id]] > 1e-4)
+        return FairDraws(
+            [draw.surprise(token) for draw, token in zip(draws, path.ids[first + 1 :], strict=False)],
+            [
+                bool(draw.drawable(np.array([token]), floor=member.floor, coin=float(rng.coin()))[0])
+                for draw, token in zip(draws, path.ids[first + 1 :], strict=False)
+            ],
+            is_whole=could_stop or n >= clamp_steps(case.steps, limit) - first - 1,
+        )
 
     # ----------------------------------------------------------------------------------------------------------
 
@@ -706,6 +720,21 @@ class Judge:
             reported_tps=claim.seen.reported_tps,
             **facts,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class FairDraws:
+    """The tokens of a run that some generator may have drawn.
+
+    Attributes:
+        surprises: of each token.
+        hits: whether llama2.c's coin of that step would have drawn it, too.
+        is_whole: whether there are as many as were asked for, or a stop was possible at the end.
+    """
+
+    surprises: list[Surprise]
+    hits: list[bool]
+    is_whole: bool
 
 
 @dataclass(frozen=True)
