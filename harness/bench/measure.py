@@ -60,8 +60,8 @@ class Checked:
 Verify = Callable[[Implementation, Workload, Request, Prompt, int, Observation], Checked]
 """Judge a run: who, what model, what was asked, with which prompt, how many tokens, what was seen."""
 
-Probe = Callable[[int, int], tuple[float, float, str]]
-"""(bytes of the working set, threads) -> bytes read per second, operations per second, how."""
+Probe = Callable[[int, int], tuple[float, float, float, str]]
+"""(bytes of the working set, threads) -> bytes read, bytes of a product, operations per second; how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,8 +375,7 @@ class _Session:
     def _limit(self, group: Group, number: int) -> None:
         assert self._probe is not None
         work = group.workload
-        read, flops, how = self._probe(work.token_bytes, group.threads)
-        limit = Limit(work.name, work.precision, group.threads, number, read, flops, how)
+        limit = Limit(work.name, work.precision, group.threads, number, *self._probe(work.token_bytes, group.threads))
         self.outcome.limits.append(limit)
         self._record(limit)
 

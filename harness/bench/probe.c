@@ -1,8 +1,9 @@
 // What this machine can do at most: how fast N bytes can be read over and over, and multiply-adds done, by T threads.
 //
-//     probe BYTES THREADS  ->  "BYTES_PER_SECOND OPERATIONS_PER_SECOND"
+//     probe BYTES THREADS  ->  "READ_BYTES_PER_SECOND PRODUCT_BYTES_PER_SECOND OPERATIONS_PER_SECOND"
 //
-// Reading: each thread adds up its share of the bytes, pass after pass. Computing: chains of single-precision
+// Reading: each thread adds up its share of the bytes, pass after pass. Product: it takes them for the rows of a float
+// matrix and multiplies that with a vector, which is all that decoding must do. Computing: chains of single-precision
 // multiply-adds that do not wait for one another, each counted as two operations. Of several batches of some
 // milliseconds the fastest counts: a limit is what the machine reaches when nobody disturbs it.
 #define _GNU_SOURCE
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #if defined(__AVX512F__)
@@ -24,13 +26,15 @@
 typedef float floats __attribute__((vector_size(WIDTH)));
 typedef uint64_t words __attribute__((vector_size(WIDTH)));
 
-enum { CHAINS = 10, STEPS = 1 << 14, BATCHES = 8, MAX_THREADS = 1024 };
+enum { COLUMNS = 512, CHAINS = 10, STEPS = 1 << 14, BATCHES = 8, MAX_THREADS = 1024 };
 static const double BATCH_S = 0.008, LEAST_S = 0.05;
+
+enum { READ, PRODUCT, COMPUTE };
 
 typedef struct {
     const words *data; // this thread's share
     size_t n;          // vectors in it
-    long passes;       // 0: compute instead
+    int what;
     long repeats;
     volatile double sink; // so that nothing is optimised away
 } share;
@@ -43,7 +47,7 @@ static double now(void) {
 
 static void read_all(share *s) {
     words a = {0}, b = {0}, c = {0}, d = {0}, e = {0}, f = {0}, g = {0}, h = {0};
-    for (long pass = 0; pass < s->passes; pass++) {
+    for (long pass = 0; pass < s->repeats; pass++) {
         const words *p = s->data;
         size_t i = 0;
         for (; i + 8 <= s->n; i += 8) {
@@ -55,6 +59,30 @@ static void read_all(share *s) {
     }
     a += b + c + d + e + f + g + h;
     s->sink = (double)a[0];
+}
+
+static void multiply(share *s) {
+    enum { N = COLUMNS * 4 / WIDTH }; // vectors in a row
+    static const float one = 1.0f;
+    floats x[N], total = {0};
+    for (int i = 0; i < N; i++) x[i] = (floats){0} + one;
+    for (long pass = 0; pass < s->repeats; pass++) {
+        const floats *row = (const floats *)s->data;
+        for (size_t left = s->n; left; row += N) {
+            size_t n = left < N ? left : N;
+            floats a = {0}, b = {0}, c = {0}, d = {0};
+            size_t i = 0;
+            for (; i + 4 <= n; i += 4) {
+                a += row[i] * x[i], b += row[i + 1] * x[i + 1];
+                c += row[i + 2] * x[i + 2], d += row[i + 3] * x[i + 3];
+            }
+            for (; i < n; i++) a += row[i] * x[i];
+            total += (a + b) + (c + d);
+            left -= n;
+        }
+        __asm__ volatile("" ::: "memory");
+    }
+    s->sink = (double)total[0];
 }
 
 static void compute(share *s) {
@@ -73,7 +101,8 @@ static void compute(share *s) {
 
 static void *work(void *argument) {
     share *s = argument;
-    if (s->passes) read_all(s);
+    if (s->what == READ) read_all(s);
+    else if (s->what == PRODUCT) multiply(s);
     else compute(s);
     return NULL;
 }
@@ -93,12 +122,12 @@ static double batch(share *shares, int n) {
 }
 
 // Return the best rate per unit of *count over batches; *count grows until a batch takes long enough.
-static double best_rate(share *shares, int n, int reading) {
+static double best_rate(share *shares, int n, int what) {
     double best = 0, total = 0;
     long count = 1;
     for (int done = 0; done < BATCHES || total < LEAST_S; done++) {
         for (int i = 0; i < n; i++) {
-            shares[i].passes = reading ? count : 0;
+            shares[i].what = what;
             shares[i].repeats = count;
         }
         double seconds = batch(shares, n);
@@ -129,13 +158,17 @@ int main(int argc, char **argv) {
         fprintf(stderr, "probe: %zu bytes are not to be had\n", all);
         return 1;
     }
+#ifdef MADV_HUGEPAGE
+    madvise(data, all, MADV_HUGEPAGE); // fewer misses of the address translation: nearer to the limit
+#endif
     memset(data, 1, all);
     for (int i = 0; i < n; i++) {
         shares[i].data = data + (size_t)i * each;
         shares[i].n = each;
     }
-    double passes_per_s = best_rate(shares, n, 1);
-    double repeats_per_s = best_rate(shares, n, 0);
-    printf("%.6g %.6g\n", passes_per_s * (double)all, repeats_per_s * n * 2.0 * CHAINS * STEPS * (WIDTH / 4));
+    double reads_per_s = best_rate(shares, n, READ) * (double)all;
+    double products_per_s = best_rate(shares, n, PRODUCT) * (double)all;
+    double repeats_per_s = best_rate(shares, n, COMPUTE);
+    printf("%.6g %.6g %.6g\n", reads_per_s, products_per_s, repeats_per_s * n * 2.0 * CHAINS * STEPS * (WIDTH / 4));
     return 0;
 }

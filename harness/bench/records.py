@@ -144,6 +144,7 @@ class Limit:
 
     Attributes:
         read_bytes_per_s: reading the model's bytes over and over with so many threads.
+        product_bytes_per_s: taking them for a float matrix and multiplying that with a vector.
         flops_per_s: single-precision multiply-adds, each counted as two.
         how: the probe: "C" or "numpy".
     """
@@ -153,6 +154,7 @@ class Limit:
     threads: int
     round: int
     read_bytes_per_s: float
+    product_bytes_per_s: float
     flops_per_s: float
     how: str
 
@@ -181,6 +183,7 @@ class Row:
         reported_tps: median of its own claims in the long runs.
         claim: how its claim can be explained where it is not the measured speed.
         share: of the read bandwidth measured in the same rounds that decoding reaches by its weights alone.
+        product_share: likewise of a bare product of a matrix with a vector; float32 only.
         verdict: the weakest of its runs' (EXACT, TIE, WITHIN).
         other_cpus, steal: means over its runs.
         is_busy: whether these leave too little of the machine: nothing is concluded from such a row.
@@ -202,6 +205,7 @@ class Row:
     other_cpus: float | None = None
     steal: float | None = None
     is_busy: bool = False
+    product_share: Estimate | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property

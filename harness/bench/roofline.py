@@ -4,10 +4,11 @@ matrix-product peak   floating-point operations per second of a large square pro
 matrix-vector bound   tokens per second if decoding a token were its matrix-vector products and nothing else:
                       the same matrices, in the same order, each read once
 read bandwidth        bytes per second of reading a model's bytes over and over, with so many threads
+product bandwidth     the same bytes, taken for a float matrix and multiplied with a vector
 multiply-add peak     floating-point operations per second of multiply-adds that wait for nothing
 
-The last two are a C program of our own (probe.c), built like any implementation; without a compiler numpy stands in,
-with one thread and nearer to what numpy reaches than to the limit, and whatever is reported says so.
+The last three are a C program of our own (probe.c), built like any implementation; without a compiler numpy stands
+in, with one thread and nearer to what numpy reaches than to the limit, and whatever is reported says so.
 """
 
 from __future__ import annotations
@@ -40,10 +41,14 @@ _PROBE = Manifest(
 )
 _NUMPY_CAP_BYTES = 256 << 20
 _NUMPY_S = 0.05
+_NUMPY_COLUMNS = 512
+_BATCH_BYTES = 8 << 20
 
 
-def limits_probe(progress: Callable[[str], None] | None = None) -> Callable[[int, int], tuple[float, float, str]]:
-    """Return a probe: (bytes, threads) -> bytes read per second, operations per second, and how they were found.
+def limits_probe(
+    progress: Callable[[str], None] | None = None,
+) -> Callable[[int, int], tuple[float, float, float, str]]:
+    """Return a probe: (bytes, threads) -> bytes read, bytes of a product, operations per second, and how.
 
     The C program is built now, if it was not built before; where it cannot be built numpy stands in.
     """
@@ -52,30 +57,39 @@ def limits_probe(progress: Callable[[str], None] | None = None) -> Callable[[int
     except (MissingDependency, ImplementationError):
         return numpy_limits
 
-    def probe(n_bytes: int, threads: int) -> tuple[float, float, str]:
+    def probe(n_bytes: int, threads: int) -> tuple[float, float, float, str]:
         limits = process.Limits(time_s=120.0, memory_bytes=max(8 << 30, 2 * n_bytes))
         seen = process.run([str(program), str(n_bytes), str(threads)], cwd="/", limits=limits)
         try:
-            read, flops = map(float, seen.stdout.split())
+            read, product, flops = map(float, seen.stdout.split())
         except ValueError:
             return numpy_limits(n_bytes, threads)
-        return read, flops, "C"
+        return read, product, flops, "C"
 
     return probe
 
 
-def numpy_limits(n_bytes: int, threads: int) -> tuple[float, float, str]:
-    """Probe the limits with numpy alone: the dot product of the bytes, and a matrix product, in one thread."""
-    data = np.ones(max(1024, min(n_bytes, _NUMPY_CAP_BYTES) // 4), np.float32)
-    n = max(1, (8 << 20) // data.nbytes)
+def numpy_limits(n_bytes: int, threads: int) -> tuple[float, float, float, str]:
+    """Probe the limits with numpy alone: a dot product and a matrix-vector product of the bytes, in one thread."""
+    data = np.ones(
+        (max(_NUMPY_COLUMNS, min(n_bytes, _NUMPY_CAP_BYTES) // 4) // _NUMPY_COLUMNS, _NUMPY_COLUMNS), np.float32
+    )
+    flat, vector = data.ravel(), data[0].copy()
+    peak = matrix_product_peak(np.float32)
+    read = _best_rate(lambda: flat.dot(flat), data.nbytes)
+    return read, _best_rate(lambda: data.dot(vector), data.nbytes), max(peak(), peak()), "numpy"
+
+
+def _best_rate(work: Callable[[], object], n_bytes: int) -> float:
+    """Bytes per second of the fastest of some batches of a piece of work on so many bytes."""
+    n = max(1, _BATCH_BYTES // n_bytes)
     best, started = 0.0, time.perf_counter()
     while not best or time.perf_counter() - started < _NUMPY_S:
         begun = time.perf_counter()
         for _ in range(n):
-            data.dot(data)
-        best = max(best, n * data.nbytes / (time.perf_counter() - begun))
-    peak = matrix_product_peak(np.float32)
-    return best, max(peak(), peak()), "numpy"
+            work()
+        best = max(best, n * n_bytes / (time.perf_counter() - begun))
+    return best
 
 
 def matrix_product_peak(dtype: npt.DTypeLike) -> Callable[[], float]:

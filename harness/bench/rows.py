@@ -80,7 +80,8 @@ def summarise(
     long = [r.long for r in rounds.values()]
     claims = [s.reported_tps for s in long if s.reported_tps is not None]
     reported = statistics.median(claims) if claims else None
-    share = _share(rounds, limits, token_bytes)
+    share = _share(rounds, {limit.round: limit.read_bytes_per_s for limit in limits}, token_bytes)
+    products = {limit.round: limit.product_bytes_per_s for limit in limits} if key.precision == "f32" else {}
     other, steal = _mean(samples, "other_cpus"), _mean(samples, "steal")
     is_busy = (other or 0.0) + key.threads > n_cpus + _CROWDED or (steal or 0.0) > _STEAL
     notes = ["synthetic weights"] if is_synthetic else []
@@ -109,6 +110,7 @@ def summarise(
         other_cpus=other,
         steal=steal,
         is_busy=is_busy,
+        product_share=_share(rounds, products, token_bytes),
         notes=tuple(notes),
     )
 
@@ -188,9 +190,9 @@ def _idles(rounds: Iterable[_Round], threads: int) -> str:
     return ""
 
 
-def _share(rounds: dict[int, _Round], limits: Sequence[Limit], token_bytes: int) -> Estimate | None:
-    reads = {limit.round: limit.read_bytes_per_s for limit in limits}
-    found = [token_bytes / r.decode_s / reads[n] for n, r in rounds.items() if r.decode_s > 0 and reads.get(n, 0) > 0]
+def _share(rounds: dict[int, _Round], limits: dict[int, float], token_bytes: int) -> Estimate | None:
+    known = {n: r for n, r in rounds.items() if r.decode_s > 0 and limits.get(n, 0) > 0}
+    found = [token_bytes / r.decode_s / limits[n] for n, r in known.items()]
     return median(found) if found else None
 
 

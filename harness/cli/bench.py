@@ -18,15 +18,15 @@ from rich.table import Table
 
 import harness
 from harness.adapters.implementation import ProcessImplementation
-from harness.bench import compare, reference_speed, roofline, table, workload
+from harness.bench import compare, roofline, table, workload
 from harness.bench.calibrate import calibrate
 from harness.bench.machine import Machine, machine
 from harness.bench.measure import Group, Outcome, Progress, measure
 from harness.bench.records import BenchFile, BenchWriter, Header, Key, ModelFacts, Row, grouped, plain, read
-from harness.bench.reference_speed import Speed
 from harness.bench.rows import slopes
 from harness.bench.stats import Result
 from harness.bench.workload import PRECISIONS, Workload, shape_of
+from harness.cli.bench_self import of_the_engine, share_text
 from harness.cli.bench_verify import Verifier, build_hash
 from harness.cli.options import words
 from harness.cli.output import check_targets, emit, is_stdout, tell
@@ -97,7 +97,7 @@ def command(
         shape_of(name)
     check_targets(json_file, markdown_file)
     if is_self:
-        return _of_the_engine(names, rounds, json_file)
+        return of_the_engine(names, rounds, json_file)
     slack = share_of(tolerance)
     old = read(baseline) if baseline is not None else None
     counts, kinds = _counts(threads), _precisions(precision)
@@ -325,8 +325,9 @@ def _print(console: Console, laid_out: table.Table, outcome: Outcome, where: Mac
     console.print(
         "Medians of interleaved rounds, with the interval that the order of the samples gives. Decode: the slope"
         " between two run lengths, start-up and loading left out. Prefill: between two prompt lengths, in tok/s."
-        " First: to the first byte of a short prompt. Claims: its own tok/s. Share: of the read bandwidth at"
-        f" the model's size and these threads, measured by {probe}.",
+        " First: to the first byte of a short prompt. Claims: its own tok/s. Read, product: its share of"
+        " what this machine reads, or multiplies with a vector, at the model's size with these threads, measured by"
+        f" {probe}.",
         style="dim",
     )
     console.print(str(where), style="dim")
@@ -337,7 +338,7 @@ def _details(outcome: Outcome) -> Table:
     for n, heading in enumerate(
         (
             *("model", "program", "tok/s", "interval", "prefill", "load ms", "first ms"),
-            *("MB", "share", "claims", "to the first"),
+            *("MB", "read", "product", "claims", "to the first"),
         )
     ):
         shown.add_column(heading, justify="left" if n < 2 else "right")
@@ -355,7 +356,8 @@ def _details(outcome: Outcome) -> Table:
             f"{row.load_s.value * 1e3:,.0f}",
             "" if row.first_byte_s is None else f"{row.first_byte_s.value * 1e3:,.1f}",
             f"{row.peak_rss_bytes / 1e6:,.0f}",
-            "" if row.share is None else f"{row.share.value:.0%}{' !' if row.share.value > 1 else ''}",
+            "" if row.share is None else share_text(row.share.value),
+            "" if row.product_share is None else share_text(row.product_share.value),
             "" if row.reported_tps is None else table.number(row.reported_tps) + (" !" if row.claim else ""),
             "" if ratio is None else f"{ratio.ratio:.2f} {ratio.result}",
         )
@@ -384,55 +386,3 @@ def print_changes(console: Console, changes: Sequence[compare.Change]) -> None:
             change.what,
         )
     console.print(shown)
-
-
-# ---- the reference engine itself ---------------------------------------------------------------------------------
-
-
-def _of_the_engine(names: list[str], rounds: int, json_file: Path | None) -> int:
-    """Verify and decode of the reference engine, beside matrix-product peak and matrix-vector bound."""
-    story = Console(stderr=True)
-    rows: list[Speed] = []
-    with story.status("measuring") as status:
-        for row in reference_speed.measure(names, rounds=rounds, progress=status.update):
-            rows.append(row)
-    facts = {"machine": dataclasses.asdict(machine()), "rows": [dataclasses.asdict(row) for row in rows]}
-    if json_file:
-        emit(json.dumps(facts, indent=1) + "\n", json_file)
-        if is_stdout(json_file):
-            return 0
-    out = Console(width=None if Console().is_terminal else 110)
-    out.print(_table_of_the_engine(rows))
-    out.print(
-        "Synthetic weights of these shapes, one BLAS thread, medians of interleaved rounds. Verify: 1,024 tokens a"
-        " batch through the call that `harness check` uses; its share is of the matrix-product peak. Decode: one"
-        " token at a time from position 32; its share is of the bound: the same matrices times a vector, no more.",
-        style="dim",
-    )
-    out.print(str(machine()), style="dim")
-    return 0
-
-
-def _table_of_the_engine(rows: list[Speed]) -> Table:
-    table = Table(title="The reference engine")
-    for heading in ("model", "precision"):
-        table.add_column(heading)
-    for heading in ("verify tok/s", "peak GFLOP/s", "share", "decode tok/s", "bound tok/s", "share"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(
-            row.model,
-            row.dtype,
-            f"{row.verify_tps:,.0f}",
-            f"{row.peak_flops / 1e9:,.1f}",
-            _share(row.verify_share),
-            f"{row.decode_tps:,.0f}",
-            f"{row.bound_tps:,.0f}",
-            _share(row.decode_share),
-        )
-    return table
-
-
-def _share(share: float) -> str:
-    """A share of a limit; above the limit is impossible, so it is marked."""
-    return f"{share:.0%}" if share <= 1 else f"{share:.0%} !"

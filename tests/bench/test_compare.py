@@ -38,7 +38,7 @@ def bench(path, *, head=HEAD, rounds=15, seed=1, read=1e9, others=0.0, noise=0.0
             clock=world.clock,
             look=world.look,
             record=writer.add,
-            probe=lambda n, threads: (read, 1e10, "C"),
+            probe=lambda n, threads: (read, read, 1e10, "C"),
         )
         writer.finish()
     return records.read(path)

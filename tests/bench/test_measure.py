@@ -218,7 +218,7 @@ def test_short_runs_that_idle_are_not_believed(world):
 
 def test_the_share_is_of_the_limit_probed_in_the_same_rounds(world):
     speeds = iter([1e9, 2e9, 4e9] * 3)
-    outcome = run(Program(world), world=world, probe=lambda n, threads: (next(speeds), 1e12, "C"))
+    outcome = run(Program(world), world=world, probe=lambda n, threads: (next(speeds), 1e9, 1e12, "C"))
     assert [limit.round for limit in outcome.limits] == list(range(9))
     share = outcome.rows[0].share
     assert share is not None
@@ -226,10 +226,16 @@ def test_the_share_is_of_the_limit_probed_in_the_same_rounds(world):
 
 
 def test_more_than_the_limit_is_flagged_and_not_clipped(world):
-    (row,) = run(Program(world), world=world, probe=lambda n, threads: (TINY.token_bytes * 400, 1e12, "C")).rows
+    (row,) = run(
+        Program(world),
+        world=world,
+        probe=lambda n, threads: (TINY.token_bytes * 400, TINY.token_bytes * 1000, 1e12, "C"),
+    ).rows
     assert row.share is not None
     assert row.share.value == pytest.approx(1.25)
     assert any("125% of the read limit" in note for note in row.notes)
+    assert row.product_share is not None
+    assert row.product_share.value == pytest.approx(0.5)
 
 
 def test_a_busy_machine_is_noted(world):
@@ -289,7 +295,9 @@ def test_every_record_survives_the_run_file(world, tmp_path):
         {"seed": 1},
     )
     with records.BenchWriter.create(tmp_path / "run.jsonl", head) as writer:
-        outcome = run(Program(world), world=world, record=writer.add, probe=lambda n, t: (math.inf, 1.0, "C"))
+        outcome = run(
+            Program(world), world=world, record=writer.add, probe=lambda n, t: (math.inf, math.inf, 1.0, "C")
+        )
         writer.finish()
     back = records.read(tmp_path / "run.jsonl")
     assert back.complete

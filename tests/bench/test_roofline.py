@@ -13,9 +13,10 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("n_bytes", "threads"), [(1, 1), (1_000_003, 2), (50_000_000, 1)])
 def test_the_probe_reads_any_number_of_bytes_with_any_number_of_threads(own_cache, n_bytes, threads):
-    read, flops, how = roofline.limits_probe()(n_bytes, threads)
+    read, product, flops, how = roofline.limits_probe()(n_bytes, threads)
     assert how == "C"
     assert 1e8 < read < 1e13
+    assert 1e8 < product < 1e13
     assert 1e8 < flops < 1e14
 
 
@@ -25,13 +26,14 @@ def test_without_a_compiler_numpy_stands_in_and_says_so(monkeypatch):
 
     monkeypatch.setattr(roofline, "build", no_compiler)
     monkeypatch.setattr(roofline, "_PEAK_SIZE", 64)
-    read, flops, how = roofline.limits_probe()(100_000, 1)
+    read, product, flops, how = roofline.limits_probe()(100_000, 1)
     assert how == "numpy"
     assert read > 0
+    assert product > 0
     assert flops > 0
 
 
 def test_an_answer_that_is_no_number_is_not_believed(own_cache, monkeypatch):
     probe = roofline.limits_probe()
     monkeypatch.setattr(roofline, "_PEAK_SIZE", 64)
-    assert probe(0, 1)[2] == "numpy"  # the program refuses to read nothing
+    assert probe(0, 1)[3] == "numpy"  # the program refuses to read nothing
