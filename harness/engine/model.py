@@ -167,6 +167,7 @@ class Engine:
         self._keeps = config.n_params * self.dtype.itemsize <= keep_bytes
         self._layers: dict[int, LayerWeights] = {}
         self._outside: dict[str, Weight] = {}
+        self._turn_table: Array = np.zeros((0, 1, config.head_dim // 2))
 
     # -- weights -------------------------------------------------------------------------------------------------
 
@@ -259,8 +260,7 @@ class Engine:
             # An adjacent pair is a complex number, and turning it is one product, queries and keys together.
             turn = step.memo.get("turn")
             if turn is None:
-                cos, sin = ops.angles(step)
-                turn = step.memo["turn"] = (cos + 1j * sin)[:, None, :]
+                turn = step.memo["turn"] = self._turns(step.pos)
             pairs = both[:, : heads + kv_heads].view(turn.dtype)
             np.multiply(pairs, turn, out=pairs)
         else:
@@ -292,6 +292,15 @@ class Engine:
                     tap(name, step.layer, value)
         return x
 
+    def _turns(self, pos: Array) -> Array:
+        """Rotary angles as complex numbers of length 1, (n_tokens, 1, head_dim / 2), from a table by position."""
+        last = int(pos[-1]) if len(pos) == 1 else int(pos.max())
+        if last >= len(self._turn_table):
+            n = max(self.config.seq_len, last + 1)
+            cos, sin = self.ops.angles(Step(self.config, -1, np.arange(n), self.dtype, {}))
+            self._turn_table = (cos + 1j * sin)[:, None, :]
+        return self._turn_table[pos]
+
     def _attend_alone(self, step: Step, q: Array, k: Array, v: Array) -> Array:
         """Attention of one whole sequence that starts at position 0: q (T, H, head_dim), k and v (T, G, head_dim)."""
         if self._fuses_attention:
@@ -308,6 +317,7 @@ class Engine:
 
     # -- prefill of many sequences -------------------------------------------------------------------------------
 
+    @np.errstate(over="ignore")  # exp of a large gate
     def score(
         self,
         sequences: Sequence[Sequence[int]],
@@ -486,6 +496,7 @@ class Session:
         self.ids.extend(ids)
         return self._feed(ids, start, last=not all_logits)
 
+    @np.errstate(over="ignore")  # exp of a large gate
     def _feed(self, ids: Sequence[int], start: int, *, last: bool = False) -> Array:
         engine = self._engine
         ops, config, dtype = engine.ops, engine.config, engine.dtype
@@ -526,6 +537,7 @@ class Lockstep:
         self._v = np.zeros((n_sequences, size), engine.dtype)
         self._position = 0
 
+    @np.errstate(over="ignore")  # exp of a large gate
     def step(self, ids: Array) -> Array:
         """Feed one token of each sequence; return logits (n_sequences, vocab_size)."""
         engine = self._engine
@@ -599,15 +611,14 @@ def causal_attention(q: Array, k: Array, v: Array, *, start: int) -> Array:
 def swiglu(gate: Array, up: Array) -> Array:
     """silu(gate) * up, fused: a few rows at a time, which stay in the first caches through all passes."""
     out = np.empty(gate.shape, gate.dtype)
-    with np.errstate(over="ignore"):
-        for begin in range(0, len(gate), _SWIGLU_ROWS):
-            rows = slice(begin, begin + _SWIGLU_ROWS)
-            g, part = gate[rows], out[rows]
-            np.negative(g, out=part)
-            np.exp(part, out=part)
-            part += 1
-            np.divide(g, part, out=part)
-            part *= up[rows]
+    for begin in range(0, len(gate), _SWIGLU_ROWS):
+        rows = slice(begin, begin + _SWIGLU_ROWS)
+        g, part = gate[rows], out[rows]
+        np.negative(g, out=part)
+        np.exp(part, out=part)  # overflows to infinity where silu is 0
+        part += 1
+        np.divide(g, part, out=part)
+        part *= up[rows]
     return out
 
 
