@@ -12,16 +12,30 @@ from harness.bench.rows import slopes
 from harness.bench.stats import CONFIDENCE, Comparison, Result, paired, shift
 from harness.errors import InputError
 
-__all__ = ["Change", "against", "changes", "refuse_unlike"]
+__all__ = ["NOT_ASKED", "Change", "against", "changes", "refuse_unlike"]
+
+
+NOT_ASKED = "not measured this time"
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How one row has changed; `comparison` is None where only one side has it."""
+    """How one row has changed.
+
+    Attributes:
+        comparison: None where only one side has it.
+        what: in words.
+        is_lost: whether it was asked for and is not there any more.
+    """
 
     key: Key
     comparison: Comparison | None
     what: str
+    is_lost: bool = False
+
+    @property
+    def is_worse(self) -> bool:
+        return self.is_lost or (self.comparison is not None and self.comparison.result is Result.SLOWER)
 
 
 def against(samples: Sequence[Sample], base: Key, *, tolerance: float = 0.0) -> dict[Key, Comparison]:
@@ -93,7 +107,8 @@ def changes(
     found = []
     for key in [*before, *(key for key in after if key not in before)]:
         if key not in after:
-            found.append(Change(key, None, f"lost: {reasons.get(key, 'not measured any more')}"))
+            what = f"lost: {reasons[key]}" if key in reasons else NOT_ASKED
+            found.append(Change(key, None, what, is_lost=key in reasons))
         elif key not in before:
             found.append(Change(key, None, "new"))
         else:

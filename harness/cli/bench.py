@@ -22,9 +22,9 @@ from harness.bench import compare, roofline, table, workload
 from harness.bench.calibrate import calibrate
 from harness.bench.machine import Machine, machine
 from harness.bench.measure import Group, Outcome, Progress, measure
-from harness.bench.records import BenchFile, BenchWriter, Header, Key, ModelFacts, Row, grouped, plain, read
+from harness.bench.records import Absent, BenchFile, BenchWriter, Header, Key, ModelFacts, Row, grouped, plain, read
 from harness.bench.rows import slopes
-from harness.bench.stats import Result
+from harness.bench.stats import Comparison, Result
 from harness.bench.workload import PRECISIONS, Workload, shape_of
 from harness.cli.bench_self import of_the_engine, share_text
 from harness.cli.bench_verify import Verifier, build_hash
@@ -34,8 +34,9 @@ from harness.conformance.check import implementations
 from harness.conformance.verify import files_for
 from harness.errors import ImplementationError, InputError, MissingDependency
 from harness.models import cache_dir
+from harness.results import Kind, kind_of_failure
 
-__all__ = ["command", "print_changes", "share_of"]
+__all__ = ["command", "console_for_stdout", "print_changes", "share_of"]
 
 _MODELS = "260K,15M,42M,110M"
 _WIDTH = 118  # where stdout is no terminal
@@ -108,7 +109,7 @@ def command(
     chosen = implementations(words(impls) or (), progress=story.print)
     with ExitStack() as stack:
         status = stack.enter_context(story.status("preparing"))
-        groups, builds = _groups(names, kinds, counts, chosen, named=impls is not None)
+        groups, builds, left_out = _groups(names, kinds, counts, chosen, named=impls is not None)
         if is_calibration and (len(groups) != 1 or len(groups[0].impls) != 1):
             hint = "such as --models 260K --impls c --rounds 2000"
             raise InputError("needs one program on one model", where="--calibrate", hint=hint)
@@ -118,6 +119,7 @@ def command(
         if old is not None:
             compare.refuse_unlike(old.header, head, other_builds=other_builds)
         run = stack.enter_context(BenchWriter.create(path, head))
+        run.add(*left_out)
         verifier = Verifier()
         outcome = measure(
             groups,
@@ -131,6 +133,7 @@ def command(
             record=run.add,
             progress=lambda p: status.update(_told(p)),
         )
+        outcome.absent += left_out
         if not outcome.interrupted:
             run.finish()
     if is_calibration:
@@ -180,30 +183,45 @@ def _groups(
     chosen: Sequence[ProcessImplementation],
     *,
     named: bool,
-) -> tuple[list[Group], dict[str, str]]:
-    """Bring programs and models together; what cannot be built or cannot read a model is told and left out."""
+) -> tuple[list[Group], dict[str, str], list[Absent]]:
+    """Bring programs and models together, and say what cannot be built or cannot read a model."""
     groups: list[Group] = []
     builds: dict[str, str] = {}
+    left_out: list[Absent] = []
     for precision in precisions:
-        ready: list[ProcessImplementation] = []
-        for impl in _of_precision(chosen, precision, named=named):
-            try:
-                builds[impl.name] = build_hash(impl)
-                ready.append(impl)
-            except (MissingDependency, ImplementationError) as obstacle:
-                tell(f"{impl.name} is left out: {obstacle}")
-        for name in names if ready else ():
+        programs = _of_precision(chosen, precision, named=named)
+        obstacles = {impl.name: found for impl in programs if (found := _obstacle(impl, builds))}
+        for name in names if programs else ():
             work = workload.find(name, precision)
             fit = []
-            for impl in ready:
+            for impl in programs:
+                obstacle = obstacles.get(impl.name)
                 try:
-                    fit.append((impl, files_for(impl.manifest, work.files)))
+                    fit += [] if obstacle else [(impl, files_for(impl.manifest, work.files))]
                 except InputError as unfit:
-                    tell(f"{impl.name} is left out at {name}: {unfit}")
+                    obstacle = (Kind.UNSUPPORTED, str(unfit))
+                if obstacle:
+                    kind, reason = obstacle
+                    left_out += [Absent(Key(name, precision, n, impl.name), kind.value, reason) for n in threads]
             groups += [Group(work, n, tuple(fit)) for n in threads if fit]
     if not groups:
-        raise InputError("nothing can be measured", where="--impls", hint="see what was left out")
-    return groups, builds
+        hint = (
+            "; ".join(dict.fromkeys(f"{one.key.impl}: {one.reason}" for one in left_out))
+            or "nothing has this precision"
+        )
+        raise InputError("nothing can be measured", where="--impls", hint=hint)
+    return groups, builds, left_out
+
+
+def _obstacle(impl: ProcessImplementation, builds: dict[str, str]) -> tuple[Kind, str] | None:
+    """Build a program and note what it was built from, or say what keeps it from being run at all."""
+    try:
+        builds[impl.name] = build_hash(impl)
+    except MissingDependency as missing:
+        return Kind.SKIPPED, str(missing)
+    except ImplementationError as failure:
+        return kind_of_failure(failure), failure.what
+    return None
 
 
 def _of_precision(
@@ -268,7 +286,7 @@ def _report(
     if markdown_file:
         emit(table.markdown(laid_out), markdown_file)
     is_printed = any(target is not None and is_stdout(target) for target in (json_file, markdown_file))
-    console = _console()
+    console = console_for_stdout()
     if not is_printed:
         _print(console, laid_out, outcome, machine())
     failed = not outcome.rows or any(one.kind not in ("SKIPPED", "UNSUPPORTED") for one in outcome.absent)
@@ -295,7 +313,7 @@ def _calibrated(outcome: Outcome, tolerance: float, json_file: Path | None) -> i
         calibrations = [dataclasses.asdict(one) for one in found]
         emit(json.dumps({**facts, "calibrations": calibrations}, indent=1) + "\n", json_file)
     if json_file is None or not is_stdout(json_file):
-        console = _console()
+        console = console_for_stdout()
         console.print(f"{len(series):,} rounds of one program, in trials of neighbours taken for the two sides:")
         for one in found:
             console.print(f"{one.n_pairs} pairs: false verdicts {one.false}")
@@ -307,7 +325,8 @@ def _calibrated(outcome: Outcome, tolerance: float, json_file: Path | None) -> i
     return 0 if found else 1
 
 
-def _console() -> Console:
+def console_for_stdout() -> Console:
+    """Make the console that results are printed on."""
     return Console(width=None if Console().is_terminal else _WIDTH, markup=False, highlight=False)
 
 
@@ -341,7 +360,7 @@ def _details(outcome: Outcome) -> Table:
             *("MB", "read", "product", "claims", "to the first"),
         )
     ):
-        shown.add_column(heading, justify="left" if n < 2 else "right")
+        shown.add_column(heading, justify="left" if n < 2 else "right", no_wrap=n < 2)
     first: dict[tuple[str, str, int], Key] = {}
     for row in outcome.rows:
         key = row.key
@@ -359,9 +378,14 @@ def _details(outcome: Outcome) -> Table:
             "" if row.share is None else share_text(row.share.value),
             "" if row.product_share is None else share_text(row.product_share.value),
             "" if row.reported_tps is None else table.number(row.reported_tps) + (" !" if row.claim else ""),
-            "" if ratio is None else f"{ratio.ratio:.2f} {ratio.result}",
+            "" if ratio is None else _ratio(ratio),
         )
     return shown
+
+
+def _ratio(found: Comparison) -> str:
+    known = found.result in (Result.FASTER, Result.SLOWER)
+    return f"{found.ratio:.2f} {found.result if known else '?'}"
 
 
 def _interval(row: Row) -> str:

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from harness import runfile
 from harness.bench import compare, records
-from harness.bench.stats import Result
-from harness.cli.bench import print_changes, share_of
+from harness.cli.bench import console_for_stdout, print_changes, share_of
 from harness.errors import InputError
 from harness.results import Verdict
 from harness.runfile import RunFile
@@ -34,18 +32,14 @@ def command(
 
     Exit status 1 if something got worse. Speeds of different machines, models or builds are refused.
     """
-    console = Console(markup=False, highlight=False)
+    console = console_for_stdout()
     is_bench = [records.is_bench(path) for path in (old, new)]
     if all(is_bench):
         changes = compare.changes(
             records.read(old), records.read(new), tolerance=share_of(tolerance), other_builds=other_builds
         )
         print_changes(console, changes)
-        lost = any(change.comparison is None and change.what != "new" for change in changes)
-        slower = any(
-            change.comparison is not None and change.comparison.result is Result.SLOWER for change in changes
-        )
-        return int(lost or slower)
+        return int(any(change.is_worse or change.what == compare.NOT_ASKED for change in changes))
     if any(is_bench):
         raise InputError("one is of a benchmark and the other of a check", path=new if is_bench[1] else old)
     found = _verdict_changes(runfile.read(old), runfile.read(new))

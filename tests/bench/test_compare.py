@@ -57,7 +57,15 @@ def test_each_row_is_judged_by_itself(tmp_path):
 
 def test_lost_and_new_rows_are_told(tmp_path):
     old, new = bench(tmp_path / "old", a=0.002), bench(tmp_path / "new", b=0.002)
-    assert results(compare.changes(old, new)) == {"a": "lost: not measured any more", "b": "new"}
+    assert results(compare.changes(old, new)) == {"a": compare.NOT_ASKED, "b": "new"}
+
+
+def test_a_row_that_was_asked_for_and_is_gone_is_worse(tmp_path):
+    old, new = bench(tmp_path / "old", a=0.002, b=0.002), bench(tmp_path / "new", b=0.002)
+    gone = dataclasses.replace(new, absent=(records.Absent(old.rows[0].key, "MISMATCH", "token 3 is wrong"),))
+    change, _ = compare.changes(old, gone)
+    assert change.is_worse
+    assert change.what == "lost: token 3 is wrong"
 
 
 def test_a_busy_machine_concludes_nothing(tmp_path):

@@ -64,6 +64,20 @@ def test_a_real_program_is_measured_from_end_to_end_and_compared_with_itself(tmp
     assert "is the baseline itself" in capsys.readouterr().err
 
 
+def test_a_program_that_cannot_be_built_has_a_cell_that_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("HARNESS_MODELS", raising=False)
+    (tmp_path / "broken").mkdir()
+    manifest = 'name = "broken"\nbuild = ["{cc}", "-o", "{out}/run", "{src}/run.c"]\nrun = ["{out}/run", "{model}"]\n'
+    (tmp_path / "broken" / "impl.toml").write_text(manifest)
+    (tmp_path / "broken" / "run.c").write_text("int main(void) { return")
+    ask = ["bench", "--models", "260K", "--rounds", "1", "--out", str(tmp_path / "run.jsonl")]
+    assert main([*ask, "--impls", f"numpy,{tmp_path / 'broken'}"]) == 1
+    assert "BUILD_FAILED" in capsys.readouterr().out
+    assert [one.kind for one in records.read(tmp_path / "run.jsonl").absent] == ["BUILD_FAILED"]
+    assert main([*ask, "--impls", str(tmp_path / "broken")]) == 2
+    assert "building broken failed" in capsys.readouterr().err
+
+
 # ---- harness compare
 
 
