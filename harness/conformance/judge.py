@@ -673,7 +673,9 @@ class Judge:
         draws = [Draw(row, temperature=case.temperature, topp=case.topp) for row in rows]
         rng = Xorshift.from_argument(case.seed)
         n = len(path.choices)
-        could_stop = n < len(draws) and any(draws[n].p[[self.bos, self.tokenizer.eos_id]] > 1e-4)
+        assert claim.printing is not None
+        unseen = [self.bos, self.tokenizer.eos_id, *claim.printing.candidates(path.ids[-1], b"")]
+        could_stop = n < len(draws) and float(draws[n].p[unseen].sum()) > 1e-4
         return FairDraws(
             [draw.surprise(token) for draw, token in zip(draws, path.ids[first + 1 :], strict=False)],
             [
@@ -729,7 +731,7 @@ class FairDraws:
     Attributes:
         surprises: of each token.
         hits: whether llama2.c's coin of that step would have drawn it, too.
-        is_whole: whether there are as many as were asked for, or a stop was possible at the end.
+        is_whole: whether there are as many as were asked for, or a stop or silence was possible at the end.
     """
 
     surprises: list[Surprise]
