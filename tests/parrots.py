@@ -85,6 +85,7 @@ def judge_bytes(
     threads: int,
     observe: Callable[..., Iterable[tuple[Case, Observation]]],
     on_observed: Callable[[Case, Observation], None] | None = None,
+    on_settled: Callable[[Verdict], None] | None = None,
 ) -> list[Verdict]:
     """Judge by equality of bytes: the signature of `verify_group` without its cost."""
 

@@ -20,6 +20,7 @@ from harness.conformance import check as conformance
 from harness.conformance.case import Case, select
 from harness.errors import InputError
 from harness.report import Summary, badge, document, junit, markdown, summarise, terminal
+from harness.results import Verdict
 from harness.runfile import Header, RunWriter
 
 __all__ = ["command"]
@@ -91,6 +92,9 @@ def command(
             def observed(one: Implementation, of: Case) -> None:
                 progress.update(task, advance=1, description=f"{one.name} on {of.model.name}")
 
+            def settled(verdict: Verdict) -> None:
+                run.add([verdict])
+
             complete = True
             try:
                 for verdicts in conformance.check(
@@ -101,8 +105,10 @@ def command(
                     threads=threads,
                     done=run.verdicts,
                     on_observed=observed,
+                    on_settled=settled,
                 ):
-                    run.add(verdicts)
+                    written = {(v.impl, v.suite, v.case) for v in run.verdicts}
+                    run.add([v for v in verdicts if (v.impl, v.suite, v.case) not in written])
                     progress.update(task, completed=len(run.verdicts))
                 run.finish()
             except KeyboardInterrupt:

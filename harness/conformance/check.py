@@ -76,6 +76,7 @@ def check(
     threads: int = 1,
     done: Iterable[Verdict] = (),
     on_observed: Callable[[Implementation, Case], None] | None = None,
+    on_settled: Callable[[Verdict], None] | None = None,
 ) -> Iterator[list[Verdict]]:
     """Yield the verdicts of each (implementation, model) as soon as it is judged.
 
@@ -85,6 +86,7 @@ def check(
         threads: threads that each program is asked to use.
         done: verdicts that are known already; their cases are left out.
         on_observed: told after each run of a program.
+        on_settled: given a verdict as soon as nothing can change it; it is also among those of its group.
 
     Raises:
         ManifestError: a listed deviation names no case.
@@ -103,7 +105,15 @@ def check(
                 verdicts = [_unrun(case, impl, *obstacle) for case in group]
             else:
                 try:
-                    verdicts = _judge(group, impl, time_s=time_s, jobs=jobs, threads=threads, on_observed=on_observed)
+                    verdicts = _judge(
+                        group,
+                        impl,
+                        time_s=time_s,
+                        jobs=jobs,
+                        threads=threads,
+                        on_observed=on_observed,
+                        on_settled=on_settled,
+                    )
                 except KeyboardInterrupt:
                     terminate_all()  # runs in other threads did not hear of it
                     raise
@@ -144,6 +154,7 @@ def _judge(
     jobs: int,
     threads: int,
     on_observed: Callable[[Implementation, Case], None] | None,
+    on_settled: Callable[[Verdict], None] | None,
 ) -> list[Verdict]:
     model = group[0].model
     files: ModelFiles | str
@@ -156,6 +167,10 @@ def _judge(
         if on_observed is not None:
             on_observed(impl, case)
 
+    def settled(verdict: Verdict) -> None:
+        if on_settled is not None:
+            on_settled(excuse(verdict, impl.manifest.known))
+
     return verify_group(
         group,
         impl,
@@ -164,6 +179,7 @@ def _judge(
         threads=threads,
         observe=functools.partial(run_jobs, jobs=jobs),
         on_observed=observed,
+        on_settled=settled,
     )
 
 

@@ -44,14 +44,17 @@ Observe = Callable[[Callable[[Case], Observation | str], Sequence[Case]], Iterab
 """Runs a function over cases and yields (case, result) in their order; `jobs.run_jobs` is one."""
 
 _references: dict[tuple[str, str], Reference] = {}
+_MOST_WEIGHTS = 100_000_000  # of all models that are kept at a time; their engines hold several copies
 
 
 def reference_of(files: ModelFiles) -> Reference:
-    """Return the judge's model of these files, made once for each content."""
+    """Return the judge's model of these files; kept as long as the models used since are not too large together."""
     key = (files.sha256, files.tokenizer_sha256)
-    if key not in _references:
-        _references[key] = Reference(load(files.checkpoint, files.tokenizer))
-    return _references[key]
+    reference = _references.pop(key, None) or Reference(load(files.checkpoint, files.tokenizer))
+    _references[key] = reference
+    while len(_references) > 1 and sum(r.config.n_params for r in _references.values()) > _MOST_WEIGHTS:
+        del _references[next(iter(_references))]
+    return reference
 
 
 def _in_turn(
@@ -69,6 +72,7 @@ def verify_group(
     threads: int = 1,
     observe: Observe = _in_turn,
     on_observed: Callable[[Case, Observation], None] | None = None,
+    on_settled: Callable[[Verdict], None] | None = None,
 ) -> list[Verdict]:
     """Judge the cases of one model on one implementation.
 
@@ -80,6 +84,8 @@ def verify_group(
         threads: that the program is asked to use.
         observe: runs the cases.
         on_observed: called after each run, for progress.
+        on_settled: called with a verdict that nothing can change any more while other cases still run: output that
+            is the golden one to the byte.
 
     Returns:
         One verdict for each case, in order.
@@ -110,15 +116,20 @@ def verify_group(
             n_timeouts += 1
         return seen
 
+    reference = reference_of(files)
+    judge = Judge(impl, reference)
     claims: list[Claim] = []
     try:
         for case, seen in observe(run, runnable):
             if isinstance(seen, str):
                 verdicts[case.key] = plain_verdict(case, impl.name, Kind.BLOCKED, seen)
                 continue
-            claims.append(Claim(case, seen, case.request(given, threads)))
+            claim = Claim(case, seen, case.request(given, threads))
+            claims.append(claim)
             if on_observed:
                 on_observed(case, seen)
+            if on_settled and seen.failure is None and seen.stdout == case.stdout:
+                on_settled(judge.verdict(claim))
     except BuildFailed as failure:
         kind, reason = Kind.BUILD_FAILED, f"{failure.what}: {last_line(failure.stderr_tail)}"
         return [verdicts.get(c.key) or plain_verdict(c, impl.name, kind, reason) for c in cases]
@@ -126,8 +137,6 @@ def verify_group(
         kind, reason = Kind.SKIPPED, str(missing)
         return [verdicts.get(c.key) or plain_verdict(c, impl.name, kind, reason) for c in cases]
 
-    reference = reference_of(files)
-    judge = Judge(impl, reference)
     with blas_threads(1):
         _confirm(reference, [claim.case for claim in claims])
         for claim in claims:

@@ -323,6 +323,26 @@ def test_an_interrupted_run_keeps_what_it_has(good, tmp_path, capsys, monkeypatc
     assert runfile.read(out).complete
 
 
+def test_a_group_that_is_interrupted_keeps_the_verdicts_that_were_settled(good, tmp_path, monkeypatch):
+    from harness.conformance import check as conformance
+
+    judge = conformance.verify_group
+
+    def interrupted(cases, impl, on_settled, **options):
+        on_settled(judge(cases[:1], impl, **options)[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(conformance, "verify_group", interrupted)
+    out = tmp_path / "run.jsonl"
+    assert main(["check", good, "--out", str(out)]) == 130
+    assert len(runfile.read(out).verdicts) == 1
+    monkeypatch.setattr(conformance, "verify_group", judge)
+    assert main(["check", good, "--out", str(out), "--resume"]) == 0
+    run = runfile.read(out)
+    assert run.complete
+    assert sorted(v.case for v in run.verdicts) == ["once", "three", "two"]
+
+
 def test_verdicts_of_other_kinds_than_green_are_kept_by_name(tmp_path, capsys):
     crashing = make_parrot(tmp_path / "crashing", dies_on=["two"])
     main(["check", str(crashing), "--out", str(tmp_path / "run.jsonl")])
