@@ -172,7 +172,10 @@ def _shell_character(c: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The proof that a difference is a near tie: its regret is at most `multiple` times the noise floor.
+    """The proof that a difference is a near tie: its regret is at most so many times the noise floor.
+
+    For a sampled token it is the coin that lies near a border: some logits within the floor make it draw this token,
+    whatever the regret.
 
     Attributes:
         position: index of the token in the sequence, BOS being 0.

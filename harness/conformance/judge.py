@@ -9,111 +9,38 @@ and the forward pass each get a verdict of their own.
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.adapters import extract
 from harness.adapters.implementation import Implementation
 from harness.conformance.case import Case
+from harness.conformance.claim import BLANK, Claim, Reading, agreement, find_text, last_line, plain_verdict
+from harness.conformance.draws import FairDraws, Member, chance
 from harness.conformance.reference import Reference
 from harness.engine import clamp_steps
-from harness.engine.sampler import Xorshift, nucleus_candidates, probabilities, sample
+from harness.engine.sampler import Xorshift, sample
 from harness.errors import TokenizerError
-from harness.judging.printing import LLAMA2C, Printing
-from harness.judging.sampling import Draw, Surprise
+from harness.judging.printing import Printing
+from harness.judging.sampling import Draw
 from harness.judging.text_walk import Choice, Floors, Greedy, Rule, Sampled, Walk, walk
-from harness.results import Divergence, Kind, Observation, Request, Verdict, kind_of_failure
+from harness.results import Divergence, Kind, Verdict, kind_of_failure
 from harness.tokenizer.bpe import KNOWN_WRONG
 
-__all__ = ["MIN_JUDGED", "Claim", "FairDraws", "Judge", "last_line", "plain_verdict"]
+__all__ = ["MIN_JUDGED", "Judge"]
 
 MIN_JUDGED = 32
 """Generated tokens that must be judged for a green verdict, unless the golden itself has fewer."""
 
-_BLANK = b"\0\t\n\v\f\r "
 _SHOWN = 48  # bytes of each continuation that a divergence shows
 _AHEAD = 12  # tokens of the reference's continuation that a divergence shows
 _TRUSTED = 4  # generated tokens that must agree before what was set aside around them is called a convention
 _MAX_READINGS = 6
 _FEW_TIES = 4  # in a short text; honest float32 programs part at a near tie once in some ten thousand tokens
-_MAX_OUTPUT = (1 << 18, 1 << 19)  # bytes of a long output that are read: of its head, and of its end
-_LONG_OUTPUT = 1 << 16
-_ENOUGH = 16  # bytes of a continuation that can tell one text from another
-
-
-@dataclass(slots=True)
-class Claim:
-    """What a program claims the answer to a case is, and what the judge finds out on the way.
-
-    Attributes:
-        prefix: the ids that were right before the wrong one, prompt included; empty if none was found wrong.
-        rest: the continuation, after the prompt's echo.
-        wrong: the choice that failed.
-        encodings: names of the wrong tokenizers that explain the text.
-        honest: the walk after the honest prompt ids, where that failed.
-        texts: the plausible readings of the output, once they were needed.
-    """
-
-    case: Case
-    seen: Observation
-    request: Request
-    printing: Printing | None = None
-    prefix: list[int] = field(default_factory=list)
-    rest: bytes = b""
-    wrong: Choice | None = None
-    encodings: tuple[str, ...] = ()
-    honest: Walk | None = None
-    texts: list[bytes] | None = None
-
-    @property
-    def stdout(self) -> bytes:
-        """What was printed; of a flood, head and end only."""
-        whole = self.seen.stdout
-        head, end = _MAX_OUTPUT
-        left_out = len(whole) - head - end
-        return whole if left_out <= 0 else b"%b\n[%d bytes]\n%b" % (whole[:head], left_out, whole[-end:])
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The output read in one way of printing.
-
-    Attributes:
-        pieces: what each golden id prints, as far as this reading shows it.
-        n_agreed: golden ids, prompt included, that the text shows in full.
-        used: bytes of the text that those are.
-    """
-
-    text: bytes
-    printing: Printing
-    conventions: tuple[str, ...]
-    pieces: list[bytes]
-    n_agreed: int
-    used: int
-
-    @property
-    def is_exact(self) -> bool:
-        return self.n_agreed == len(self.pieces) and self.used == len(self.text)
-
-    @property
-    def rank(self) -> tuple[bool, int, int, int]:
-        n_seen = self.n_agreed  # what prints nothing agrees with anything
-        while n_seen and not self.pieces[n_seen - 1]:
-            n_seen -= 1
-        return (self.is_exact, n_seen, self.used, -len(self.named))
-
-    @property
-    def named(self) -> tuple[str, ...]:
-        """The conventions, that of printing among them."""
-        name = self.printing.name
-        return self.conventions if name == LLAMA2C else (*self.conventions, name)
 
 
 class Judge:
@@ -140,9 +67,9 @@ class Judge:
             return self._transcript(claim)
         if case.ids is None:
             return self._against_text(claim)
-        reading = self._read(claim)
+        reading = find_text(claim, self.reference.printings, self.manifest)
         claim.printing = reading.printing
-        if not reading.text.strip(_BLANK) and any(piece.strip(_BLANK) for piece in reading.pieces):
+        if not reading.text.strip(BLANK) and any(piece.strip(BLANK) for piece in reading.pieces):
             return self._verdict(claim, Kind.NO_OUTPUT, "it printed no text")
         if not case.n_generated and case.prompt and not any(reading.pieces):
             return self._nothing_asked(claim, reading)
@@ -154,45 +81,7 @@ class Judge:
             return self._unlike_llama2c(claim, f"print as llama2.c does: {what}", case.n_generated, reading.named)
         return self._exact(claim, case.n_generated, reading.named)
 
-    # ---- finding the text ------------------------------------------------------------------------------------
-
-    def _read(self, claim: Claim) -> Reading:
-        """Find the text, in the way of printing that agrees with the golden furthest, then the plainest."""
-        case = claim.case
-        ids = [case.prompt_ids[0], *(case.ids or ())]
-        n_prompt = min(len(case.prompt_ids) - 1, len(ids) - 1)
-        found: Reading | None = None
-        enough = 0
-        for printing in self.reference.printings:
-            pieces = printing.render(ids)
-            n_shown = sum(len(piece.strip(_BLANK)) for piece in pieces[n_prompt:])
-            if found is None:
-                enough = min(_ENOUGH, n_shown)
-            elif n_shown < enough:
-                continue  # so little of the golden is printed this way that anything would agree with it
-            read = extract.best(
-                claim.stdout,
-                prompt=case.prompt or b"",
-                expected=b"".join(pieces),
-                pattern=self.manifest.text,
-                echo=self.manifest.echo,
-            )
-            echo = b"".join(pieces[:n_prompt])
-            if not read.echoes_prompt:
-                pieces[:n_prompt] = [b""] * n_prompt
-                if extract.NO_LEADING_SPACE in read.conventions and len(pieces) > n_prompt:
-                    pieces[n_prompt] = pieces[n_prompt].removeprefix(b" ")
-            elif n_prompt and case.prompt and not read.text.startswith(echo) and read.text.startswith(case.prompt):
-                pieces[:n_prompt] = [case.prompt, *[b""] * (n_prompt - 1)]
-            reading = Reading(read.text, printing, read.conventions, pieces, *_agreement(read.text, pieces))
-            if found is None or reading.rank > found.rank:
-                found = reading
-            if reading.is_exact and not read.conventions:
-                break
-            if found.used < enough and len(claim.stdout) > _LONG_OUTPUT:
-                break  # a flood that holds nothing of the golden
-        assert found is not None
-        return found
+    # ---- walking ---------------------------------------------------------------------------------------------
 
     def _floors(self, case: Case) -> Floors:
         sequence = [case.prompt_ids[0], *(case.ids or case.prompt_ids)[:-1]]
@@ -376,7 +265,7 @@ class Judge:
         paths = []
         for shown in dict.fromkeys((b"", self.tokenizer.pieces[self.bos], self.tokenizer.pieces[self.bos].strip())):
             rest = extra.removeprefix(shown)
-            if not rest.strip(_BLANK):
+            if not rest.strip(BLANK):
                 return self._exact(claim, n_generated, conventions)
             if not extra.startswith(shown):
                 continue
@@ -391,7 +280,7 @@ class Judge:
         """The golden is a cut-off echo, and the program echoes nothing: its own text, if any, must be right."""
         case = claim.case
         for text in dict.fromkeys((claim.stdout.removesuffix(b"\n"), b" " + claim.stdout.removesuffix(b"\n"))):
-            if not text.strip(_BLANK):
+            if not text.strip(BLANK):
                 return self._verdict(
                     claim, Kind.UNSUPPORTED, "asked for an echo only, and it does not echo the prompt"
                 )
@@ -407,7 +296,7 @@ class Judge:
         text = reading.text
         for printing in self.reference.printings:
             pieces = printing.render(case.prompt_ids)
-            n, used = _agreement(text, pieces)
+            n, used = agreement(text, pieces)
             if not used or (used < len(text) and n < len(pieces)):
                 continue
             claim.printing, claim.rest = printing, text[used:]
@@ -655,7 +544,7 @@ class Judge:
             return 0.0
         logits = self.reference.exact.logits(ids[:-1], first=first)
         return -sum(
-            math.log(max(_chance(row, token, case), 1e-12))
+            math.log(max(chance(row, token, case), 1e-12))
             for row, token in zip(logits, ids[first + 1 :], strict=True)
         )
 
@@ -663,7 +552,7 @@ class Judge:
         """How probable the draws of a run are; None if some token could not have been drawn by any generator."""
         case = claim.case
         declared = self._floors(case).declared
-        member = _Member(case) if declared is None else _Member(case, declared)
+        member = Member(case) if declared is None else Member(case, declared)
         path = self._walk(claim, claim.rest, case.prompt_ids, 0, rule=member)
         if path.wrong is not None or not path.choices:
             return None
@@ -716,109 +605,12 @@ class Judge:
     def _verdict(self, claim: Claim, kind: Kind, reason: str = "", **facts: Any) -> Verdict:
         return replace(
             plain_verdict(claim.case, self.impl.name, kind, reason),
-            reproduce=_reproduce(claim),
+            reproduce=claim.reproduce,
             wall_s=claim.seen.wall_s,
             peak_rss_bytes=claim.seen.peak_rss_bytes,
             reported_tps=claim.seen.reported_tps,
             **facts,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class FairDraws:
-    """The tokens of a run that some generator may have drawn.
-
-    Attributes:
-        surprises: of each token.
-        hits: whether llama2.c's coin of that step would have drawn it, too.
-        is_whole: whether there are as many as were asked for, or a stop or silence was possible at the end.
-    """
-
-    surprises: list[Surprise]
-    hits: list[bool]
-    is_whole: bool
-
-
-@dataclass(frozen=True)
-class _Member:
-    """The rule for programs with a generator of their own: any token of the nucleus will do.
-
-    Of those that could have printed the text the longest is taken, unless it is much less probable than another:
-    models write their words in as few pieces as there are, and a fair draw is rarely far from the likeliest.
-    """
-
-    case: Case
-    floor: float = 1e-3  # such a program's logits are noisy too; any floor of a healthy float32 model lies below
-
-    _FAR = 0.01
-
-    def choose(self, ids: Sequence[int], logits: npt.NDArray[Any], candidates: Sequence[int], step: int) -> Choice:
-        best = int(logits.argmax())
-        ordered = self._ordered(logits, candidates)
-        return Choice(ordered[0], Kind.EXACT, best) if ordered else Choice(None, Kind.MISMATCH, best, math.inf)
-
-    def others(
-        self,
-        ids: Sequence[int],
-        logits: npt.NDArray[Any],
-        candidates: Sequence[int],
-        step: int,
-        taken: Choice,
-    ) -> list[Choice]:
-        rest = [token for token in self._ordered(logits, candidates) if token != taken.token]
-        return [Choice(token, Kind.EXACT, taken.expected) for token in rest]
-
-    def _ordered(self, logits: npt.NDArray[Any], candidates: Sequence[int]) -> list[int]:
-        """The candidates (given shortest first) that lie in the nucleus, the best guess first."""
-        if not len(candidates):
-            return []
-        draw = Draw(logits, temperature=self.case.temperature, topp=self.case.topp)
-        tokens = np.asarray(candidates)[::-1]
-        tokens = tokens[draw.in_nucleus(tokens, floor=self.floor)]
-        if not len(tokens):
-            return []
-        p = draw.p[tokens]
-        is_far = p < self._FAR * p.max()
-        found: list[int] = tokens[np.lexsort((-p * is_far, is_far))].tolist()
-        return found
-
-
-def _chance(logits: npt.NDArray[Any], token: int, case: Case) -> float:
-    """The probability that a fair coin draws a token."""
-    p = probabilities(logits, case.temperature)
-    if not 0 < case.topp < 1:
-        return float(p[token])
-    kept, sums = nucleus_candidates(p, case.topp)
-    return float(p[token] / sums[-1]) if token in kept else 0.0
-
-
-def plain_verdict(case: Case, impl: str, kind: Kind, reason: str = "") -> Verdict:
-    """Make a verdict that says nothing beyond its kind and reason."""
-    return Verdict(
-        case=case.name,
-        suite=case.suite,
-        tags=case.tags,
-        impl=impl,
-        model=case.model.name,
-        kind=kind,
-        reason=reason,
-    )
-
-
-def last_line(text: str) -> str:
-    """Return the last line of a text that says something, shortened."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:200] if lines else ""
-
-
-def _agreement(text: bytes, pieces: Sequence[bytes]) -> tuple[int, int]:
-    """How many pieces the text begins with, and how many bytes those are."""
-    at = 0
-    for n, piece in enumerate(pieces):
-        if not text.startswith(piece, at):
-            return n, at
-        at += len(piece)
-    return len(pieces), at
 
 
 def _more_positions(n: int, n_prompt: int) -> str:
@@ -840,15 +632,6 @@ def _bytes_differ(expected: bytes, actual: bytes, at: int, *, position: int) -> 
         expected_text=_text(expected[at : at + _SHOWN]),
         actual_text=_text(actual[at : at + _SHOWN]),
     )
-
-
-def _reproduce(claim: Claim) -> str:
-    line = claim.seen.command_line
-    if claim.request.stdin:
-        text = claim.request.stdin.decode("utf-8", "backslashreplace").replace("\\", "\\\\").replace("%", "%%")
-        line = f"printf {shlex.quote(text)} | {line}"
-    cwd = claim.seen.cwd
-    return f"cd {shlex.quote(cwd)} && {line}" if cwd and Path(cwd).is_dir() else line
 
 
 def _text(raw: bytes) -> str:

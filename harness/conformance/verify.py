@@ -19,7 +19,9 @@ from harness.adapters.implementation import Implementation
 from harness.adapters.manifest import Manifest
 from harness.adapters.process import Limits
 from harness.conformance.case import Case
-from harness.conformance.judge import Claim, FairDraws, Judge, last_line, plain_verdict
+from harness.conformance.claim import Claim, last_line, plain_verdict
+from harness.conformance.draws import FairDraws
+from harness.conformance.judge import Judge
 from harness.conformance.reference import Reference
 from harness.engine import blas_threads
 from harness.engine.sampler import Xorshift, sample
