@@ -42,7 +42,7 @@ __all__ = ["Engine", "Judged", "Lockstep", "Session", "TopTwo"]
 _KEEP_BYTES = 3 << 30  # cast weights up to this size are kept between calls
 _ROWS = 1024  # tokens of one product: enough for full speed, few enough to stay in the caches
 _VOCAB_BLOCK = 1024  # classifier rows of one block of logits
-_CLASSIFIER_ROWS = 512
+_CLASSIFIER_ROWS = 1024
 _SWIGLU_ROWS = 32
 _QUERY_CHUNK = 64  # queries of one attention block: halves the work on what the mask hides
 

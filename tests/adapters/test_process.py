@@ -273,7 +273,9 @@ def test_starting_through_the_spawner_costs_little_over_a_bare_start(tmp_path: P
 
 def start_harness(mark: str, tmp_path: Path, body: str, *, n_sleeping: int = 2) -> subprocess.Popen[bytes]:
     """Start a Python that runs something through the harness, and wait until that is under way."""
-    script = f"from harness.adapters.process import *\nimport threading, os, time\n{body}"
+    # Whoever runs the tests may ignore these signals, and a child inherits that.
+    heed = "signal.signal(signal.SIGHUP, signal.SIG_DFL); signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script = f"import signal; {heed}\nfrom harness.adapters.process import *\nimport threading, os, time\n{body}"
     child = subprocess.Popen(
         [sys.executable, "-c", script],
         env={**os.environ, MARK: mark, "PYTHONPATH": str(Path(process.__file__).parents[2])},
