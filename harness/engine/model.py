@@ -44,7 +44,7 @@ _ROWS = 1024  # tokens of one product: enough for full speed, few enough to stay
 _VOCAB_BLOCK = 1024  # classifier rows of one block of logits
 _CLASSIFIER_ROWS = 1024
 _SWIGLU_ROWS = 32
-_QUERY_CHUNK = 64  # queries of one attention block: halves the work on what the mask hides
+_QUERY_CHUNK_BYTES = 256  # queries of one attention block, as bytes of a row: halves the work on what the mask hides
 
 
 @dataclass(frozen=True, slots=True)
@@ -593,8 +593,9 @@ def causal_attention(q: Array, k: Array, v: Array, *, start: int) -> Array:
     values[:, :, :head_dim] = v.transpose(1, 0, 2)
     values[:, :, head_dim] = 1
     factor = q.dtype.type(1.0 / math.sqrt(head_dim))
-    for begin in range(0, n_tokens, _QUERY_CHUNK):
-        end = min(begin + _QUERY_CHUNK, n_tokens)
+    chunk = _QUERY_CHUNK_BYTES // q.dtype.itemsize
+    for begin in range(0, n_tokens, chunk):
+        end = min(begin + chunk, n_tokens)
         width, n_keys = end - begin, start + end
         block = np.multiply(grouped[:, :, begin:end].transpose(0, 3, 1, 2), factor, order="C")
         # Keys outermost: the maximum over them is then taken across whole rows, which is quicker than within rows.

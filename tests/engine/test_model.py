@@ -34,7 +34,7 @@ def assert_close(actual, expected, dtype):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Every loop over blocks runs several times, and ends with a part of one."""
-    for name, size in (("_ROWS", 7), ("_VOCAB_BLOCK", 5), ("_CLASSIFIER_ROWS", 4), ("_QUERY_CHUNK", 3)):
+    for name, size in (("_ROWS", 7), ("_VOCAB_BLOCK", 5), ("_CLASSIFIER_ROWS", 4), ("_QUERY_CHUNK_BYTES", 24)):
         monkeypatch.setattr(model_module, name, size)
 
 

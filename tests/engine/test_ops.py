@@ -268,5 +268,5 @@ def test_blocks_of_queries_change_nothing(chunk, monkeypatch):
     q = random.standard_normal((11, 4, 6))
     k, v = random.standard_normal((2, 15, 2, 6))
     expected = causal_attention(q, k, v, start=4)
-    monkeypatch.setattr("harness.engine.model._QUERY_CHUNK", chunk)
+    monkeypatch.setattr("harness.engine.model._QUERY_CHUNK_BYTES", chunk * 8)
     np.testing.assert_allclose(causal_attention(q, k, v, start=4), expected, rtol=0, atol=1e-13)
