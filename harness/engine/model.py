@@ -441,6 +441,39 @@ class Engine:
         self.score([sequence], kept, first=[first], tap=tap)
         return kept.logits
 
+    @np.errstate(over="ignore")  # exp of a large gate
+    def forward(
+        self,
+        ids: Array,
+        pos: Array,
+        attend: Callable[[Step, Array, Array, Array], Array],
+        *,
+        last: bool = False,
+    ) -> Array:
+        """Run one pass, layers in order, whoever keeps the cache.
+
+        Args:
+            ids: (n_tokens,) int64.
+            pos: (n_tokens,) absolute positions, or (1,) where all tokens stand at the same.
+            attend: mixes q, k, v of these tokens with what is cached, as `Session` and `Lockstep` do.
+            last: only the last token's logits are wanted.
+
+        Returns:
+            (n_tokens, vocab_size) logits, or (1, vocab_size).
+        """
+        ops, config, dtype = self.ops, self.config, self.dtype
+        memo: dict[str, Any] = {}
+        step = Step(config, -1, pos, dtype, memo)
+        x = ops.embed(step, self._outer("tok_embedding"), ids)
+        for layer in ops.layer_order(config):
+            x = self._block(Step(config, layer, pos, dtype, memo), x, self.layer(layer), attend)
+        if last:
+            x, step.pos = x[-1:], pos[-1:]
+        gain = self._outer("final_norm")
+        assert not isinstance(gain, QuantTensor)
+        h = ops.final_norm(step, x, gain)
+        return ops.logits(step, ops.matmul(step, "lm_head", h, self._outer("lm_head")))
+
     def session(self, *, cache: CacheKind = "in-place", capacity: int | None = None) -> Session:
         """Start a sequence that grows token by token (or chunk by chunk)."""
         return Session(self, cache=cache, capacity=capacity or self.config.seq_len)
@@ -461,7 +494,6 @@ class Session:
         self._capacity = capacity
         self._cache = make_cache(cache, engine.config, capacity, engine.dtype)
         self.ids: list[int] = []
-        self._weights: list[LayerWeights] | None = None
         plain = engine._plain_cache and not engine.ops.in_decode_order
         self._lockstep = None if plain else Lockstep(engine, 1)
 
@@ -496,23 +528,9 @@ class Session:
         self.ids.extend(ids)
         return self._feed(ids, start, last=not all_logits)
 
-    @np.errstate(over="ignore")  # exp of a large gate
     def _feed(self, ids: Sequence[int], start: int, *, last: bool = False) -> Array:
-        engine = self._engine
-        ops, config, dtype = engine.ops, engine.config, engine.dtype
         pos = np.arange(start, start + len(ids))
-        memo: dict[str, Any] = {}
-        step = Step(config, -1, pos, dtype, memo)
-        x = ops.embed(step, engine._outer("tok_embedding"), np.asarray(ids, np.int64))
-        for layer in ops.layer_order(config):
-            x = engine._block(Step(config, layer, pos, dtype, memo), x, engine.layer(layer), self._attend)
-        if last:
-            x = x[-1:]
-        gain = engine._outer("final_norm")
-        assert not isinstance(gain, QuantTensor)
-        step.pos = pos[-len(x) :]
-        h = ops.final_norm(step, x, gain)
-        return ops.logits(step, ops.matmul(step, "lm_head", h, engine._outer("lm_head")))
+        return self._engine.forward(np.asarray(ids, np.int64), pos, self._attend, last=last)
 
     def _attend(self, step: Step, q: Array, k: Array, v: Array) -> Array:
         keys, values = self._cache.append(step.layer, k, v)
@@ -537,22 +555,12 @@ class Lockstep:
         self._v = np.zeros((n_sequences, size), engine.dtype)
         self._position = 0
 
-    @np.errstate(over="ignore")  # exp of a large gate
     def step(self, ids: Array) -> Array:
         """Feed one token of each sequence; return logits (n_sequences, vocab_size)."""
         engine = self._engine
-        ops, config, dtype = engine.ops, engine.config, engine.dtype
-        pos = ops.position(config, np.array([self._position]))
-        memo: dict[str, Any] = {}
-        step = Step(config, -1, pos, dtype, memo)
-        x = ops.embed(step, engine._outer("tok_embedding"), np.asarray(ids, np.int64))
-        for layer in ops.layer_order(config):
-            x = engine._block(Step(config, layer, pos, dtype, memo), x, engine.layer(layer), self._attend)
+        pos = engine.ops.position(engine.config, np.array([self._position]))
         self._position += 1
-        gain = engine._outer("final_norm")
-        assert not isinstance(gain, QuantTensor)
-        h = ops.final_norm(step, x, gain)
-        return ops.logits(step, ops.matmul(step, "lm_head", h, engine._outer("lm_head")))
+        return engine.forward(np.asarray(ids, np.int64), pos, self._attend)
 
     def _attend(self, step: Step, q: Array, k: Array, v: Array) -> Array:
         config, ops = step.config, self._engine.ops
