@@ -169,9 +169,16 @@ class ProtocolViolation(ImplementationError):
 
 
 class MissingDependency(HarnessError):
-    """An optional package, compiler or runtime is absent; `install` is the command that brings it."""
+    """An optional package, compiler, runtime or program is absent.
 
-    def __init__(self, what: str, *, install: str) -> None:
+    Args:
+        what: what is absent, and who needs it.
+        install: the command that brings it.
+        hint: what to do where no command brings it.
+    """
+
+    def __init__(self, what: str, *, install: str | None = None, hint: str | None = None) -> None:
         self.what = what
         self.install = install
-        super().__init__(f"{what} is not available; install it with: {install}")
+        self.hint = f"install it with: {install}" if install else hint
+        super().__init__(f"{what} is not available" + (f"; {self.hint}" if self.hint else ""))

@@ -17,6 +17,7 @@ ROOT = Path(harness.__file__).parent
 # Part -> its rank. A part is a package or a module directly below harness; what is not listed is a mistake.
 RANKS = {
     "errors": -1,
+    "benchfile": 0,
     "jobs": 0,
     "model_config": 0,
     "quant": 0,
@@ -42,6 +43,7 @@ RANKS = {
 # Part -> the other parts that it may import; a dotted name allows only that module of a part. Parts that are not
 # listed may import whatever ranks below them. The package itself (`__version__`) may be imported by all.
 MAY_IMPORT = {
+    "benchfile": {"errors"},
     "jobs": set(),
     "model_config": {"errors"},
     "quant": {"errors"},
@@ -50,7 +52,7 @@ MAY_IMPORT = {
     "checkpoint": {"errors", "jobs", "model_config", "quant", "results"},
     "tokenizer": {"errors", "jobs", "model_config", "quant", "results"},
     "trace": {"errors", "jobs", "model_config", "quant", "results"},
-    "report": {"errors", "results", "runfile"},
+    "report": {"errors", "results", "benchfile", "runfile"},
     "engine": {"errors", "jobs", "model_config", "quant", "results", "trace.points"},
     "judging": {"errors", "jobs", "model_config", "quant", "results"},
     "models": {"errors", "jobs", "model_config", "quant", "results", "checkpoint", "tokenizer"},
@@ -79,7 +81,7 @@ MUST_NOT_IMPORT = {
 
 # Outside package -> the only modules that may import it: side effects and heavy libraries have owners.
 OWNERS = {
-    "subprocess": {"harness.adapters.process", "harness.adapters.toolchain"},
+    "subprocess": {"harness.adapters.spawners", "harness.adapters.toolchain"},
     "typer": {"harness.cli"},
     "rich": {"harness.cli", "harness.report.terminal"},
     "pandas": {"harness.report.summary", "harness.bench.history"},

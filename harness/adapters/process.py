@@ -16,31 +16,31 @@ This is no sandbox: a program may do whatever its user may. See docs/trust.md.
 
 from __future__ import annotations
 
-import array
-import atexit
 import contextlib
 import errno
 import itertools
-import marshal
 import os
 import select
 import shlex
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
 import uuid
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import psutil
-
+from harness.adapters.memory import below, held_bytes, high_water
+from harness.adapters.spawners import (
+    KILL_S,
+    MARK,
+    Spawner,
+    SpawnerLost,
+    give_back,
+    kill_marked,
+    take_spawner,
+    terminate_all,
+)
 from harness.errors import (
     Crashed,
     ImplementationError,
@@ -56,14 +56,11 @@ from harness.results import Observation
 __all__ = ["Limits", "run", "terminate_all"]
 
 GRACE_S = 0.2  # for processes that outlive the main one to finish writing
-KILL_S = 0.8  # to wait for killed processes to be gone; together with the limit of time: limit + 1 s
 PAUSE_S = 0.003  # between two reads of a slow stream: a wake-up for each token would disturb what is measured
 READ_BYTES = 1 << 18
-MARK = "HARNESS_RUN"  # environment variable that every process of a run inherits
 # How fast memory can be filled, at most: sets how long one may look away while far below the limit.
 FILL_BYTES_PER_S = 16 << 30
 SAMPLE_MIN_S, SAMPLE_MAX_S = 0.02, 0.2
-MAX_IDLE = 16  # spawners kept for later
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +130,13 @@ def run(
             return _Run(argv, os.fspath(cwd), limits).observation(_failed(StartFailed, what, argv))
         path = os.fsencode(found)
     for attempt in range(2):
-        spawner = _take_spawner()
+        spawner = take_spawner()
         try:
             watched = _Run(argv, os.fspath(cwd), limits)
             try:
                 watched.go(spawner, path, environment, stdin)
-            except _SpawnerLost:
-                _kill_marked(mark)
+            except SpawnerLost:
+                kill_marked(mark)
                 spawner.close()
                 if watched.pid is None and attempt == 0 and not spawner.is_ending:
                     continue  # it had died while it was idle: nothing was started
@@ -149,33 +146,16 @@ def run(
         except BaseException:
             spawner.close()
             if not spawner.is_subreaper:
-                _kill_marked(mark)
+                kill_marked(mark)
             raise
         if watched.is_clean:
-            _give_back(spawner)
+            give_back(spawner)
         else:
             spawner.close(wait=False)  # it goes on killing on its own
         if not spawner.is_subreaper and watched.killed:
-            _kill_marked(mark)
+            kill_marked(mark)
         return watched.observation(watched.verdict())
     raise AssertionError("a fresh spawner was lost before it started anything")
-
-
-def terminate_all() -> None:
-    """End every run under way in this process, in whatever thread; those calls return as Crashed.
-
-    A run that begins later is not affected: stop giving out work first.
-    """
-    with _lock:
-        idle, busy = list(_idle), [spawner for spawner in _spawners if spawner not in _idle]
-        _idle.clear()
-    for spawner in busy:
-        spawner.end()
-    for spawner in idle:
-        spawner.close()
-    for spawner in busy:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            spawner.process.wait(KILL_S)
 
 
 def _failed(
@@ -191,131 +171,7 @@ def _failed(
     return kind(what, command=command, stderr_tail=tail, limit=limit, exit_code=exit_code)
 
 
-# ---- the harness's side of a spawner
-
-
-class _SpawnerLost(Exception):
-    """The spawner is gone: killed from outside, by the program under test, or by terminate_all."""
-
-
-class _Spawner:
-    """A spawner process and the socket to it."""
-
-    def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        script = str(Path(__file__).with_name("spawner.py"))
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", script, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        self.control = ours
-        self.is_subreaper = sys.platform.startswith("linux")
-        self.is_ending = False
-        self.buffer = b""
-
-    def send(self, message: tuple[Any, ...], fds: Sequence[int] = ()) -> None:
-        body = marshal.dumps(message)
-        data = len(body).to_bytes(4, "little") + body
-        try:
-            if fds:
-                rights = array.array("i", fds)
-                sent = self.control.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-                data = data[sent:]
-            self.control.sendall(data)
-        except OSError as error:
-            raise _SpawnerLost from error
-
-    def receive(self) -> list[tuple[Any, ...]]:
-        """Read what has come; at least something has."""
-        try:
-            data = self.control.recv(1 << 16)
-        except OSError as error:
-            raise _SpawnerLost from error
-        if not data:
-            raise _SpawnerLost
-        self.buffer += data
-        messages = []
-        while len(self.buffer) >= 4 + (size := int.from_bytes(self.buffer[:4], "little")):
-            messages.append(marshal.loads(self.buffer[4 : 4 + size]))
-            self.buffer = self.buffer[4 + size :]
-        return messages
-
-    def end(self) -> None:
-        """Have it kill what runs below it and end; whoever is talking to it finds it lost."""
-        self.is_ending = True
-        with contextlib.suppress(OSError):
-            self.control.shutdown(socket.SHUT_RDWR)
-
-    def close(self, *, wait: bool = True) -> None:
-        """End it and let go of it; for the one who has it in use."""
-        with contextlib.suppress(OSError):
-            self.control.shutdown(socket.SHUT_RDWR)
-        self.control.close()
-        if wait:
-            try:
-                self.process.wait(KILL_S)
-            except subprocess.TimeoutExpired:
-                wait = False
-        if not wait:
-            _leaving.append(self.process)
-
-    def forget(self) -> None:
-        """Drop a spawner that belongs to the process this one was forked from."""
-        self.control.close()
-        self.process.returncode = 0  # not ours to wait for
-
-
-_lock = threading.Lock()
-_idle: list[_Spawner] = []
-_spawners: weakref.WeakSet[_Spawner] = weakref.WeakSet()
-_leaving: list[subprocess.Popen[bytes]] = []  # on their way out, still to be waited for
 _runs = itertools.count(1)
-
-
-def _take_spawner() -> _Spawner:
-    with _lock:
-        if _idle:
-            return _idle.pop()
-    spawner = _Spawner()
-    with _lock:
-        _spawners.add(spawner)
-        _leaving[:] = [process for process in _leaving if process.poll() is None]
-    return spawner
-
-
-def _give_back(spawner: _Spawner) -> None:
-    with _lock:
-        if len(_idle) < MAX_IDLE and spawner.control.fileno() >= 0:
-            _idle.append(spawner)
-            return
-    spawner.close()
-
-
-def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()
-    for spawner in list(_spawners):
-        spawner.forget()
-    _idle.clear()
-    _leaving.clear()
-    _spawners.clear()
-
-
-def _at_exit() -> None:
-    terminate_all()
-    for process in _leaving:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(KILL_S)
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
-atexit.register(_at_exit)
 
 
 # ---- one run
@@ -344,7 +200,7 @@ class _Run:
     killed: bool = False
     failure: ImplementationError | None = None
 
-    def go(self, spawner: _Spawner, path: bytes, env: dict[bytes, bytes], stdin: bytes) -> None:
+    def go(self, spawner: Spawner, path: bytes, env: dict[bytes, bytes], stdin: bytes) -> None:
         """Start the program and stay until it, and all that it started, is gone."""
         with contextlib.ExitStack() as stack:
             ends = [os.pipe(), os.pipe()]
@@ -361,7 +217,7 @@ class _Run:
                 closing.close(fd)
             self._loop(spawner, closing, ends[0][0], ends[1][0], source[1], memoryview(stdin))
 
-    def _loop(self, spawner: _Spawner, fds: _Descriptors, out: int, err: int, feed: int, stdin: memoryview) -> None:
+    def _loop(self, spawner: Spawner, fds: _Descriptors, out: int, err: int, feed: int, stdin: memoryview) -> None:
         poll = select.poll()
         control = spawner.control.fileno()
         poll.register(control, select.POLLIN)
@@ -400,7 +256,7 @@ class _Run:
                     for message in spawner.receive():
                         self._hear(message)
                     if self.end is not None and grace_until is None:
-                        self.floor_bytes = _high_water(spawner.process.pid)
+                        self.floor_bytes = high_water(spawner.process.pid)
                         grace_until = time.monotonic() + GRACE_S
                 elif fd == feed:
                     stdin = self._feed(feed, stdin)
@@ -452,7 +308,7 @@ class _Run:
         if self.first_byte is None:
             self.first_byte = time.monotonic()
             if self.pid is not None:
-                self.high_water_bytes = max(self.high_water_bytes, _high_water(self.pid))
+                self.high_water_bytes = max(self.high_water_bytes, high_water(self.pid))
         room = self.limits.output_bytes - len(self.stdout)
         self.stdout += data[:room]
         if len(data) > room:
@@ -472,12 +328,12 @@ class _Run:
         except OSError:  # it does not want to read (EPIPE)
             return stdin[:0]
 
-    def _sample(self, spawner: _Spawner) -> float:
+    def _sample(self, spawner: Spawner) -> float:
         """Look at the memory in use; return the seconds until the next look."""
         limit = self.limits.memory_bytes
         assert self.pid is not None
-        self.high_water_bytes = max(self.high_water_bytes, _high_water(self.pid))
-        used = sum(map(_held_bytes, _below(spawner.process.pid)))
+        self.high_water_bytes = max(self.high_water_bytes, high_water(self.pid))
+        used = sum(map(held_bytes, below(spawner.process.pid)))
         if used > limit:
             self.fail(MemoryLimit, f"held {used:,} bytes of memory, the limit is {limit:,}", limit=limit)
         return min(max((limit - used) / FILL_BYTES_PER_S, SAMPLE_MIN_S), SAMPLE_MAX_S)
@@ -559,77 +415,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-# ---- memory, and strays
-
-
-def _below(pid: int) -> list[int]:
-    """List the live processes below one, near ones first."""
-    found: list[int] = []
-    waiting = [pid]
-    while waiting:
-        parent = waiting.pop()
-        try:
-            for thread in os.listdir(f"/proc/{parent}/task"):
-                with open(f"/proc/{parent}/task/{thread}/children", "rb") as file:
-                    children = [int(word) for word in file.read().split()]
-                found += children
-                waiting += children
-        except FileNotFoundError:
-            if not os.path.exists("/proc/self/task"):
-                return _below_slowly(pid)
-        except OSError:
-            continue
-    return found
-
-
-def _below_slowly(pid: int) -> list[int]:
-    try:
-        return [process.pid for process in psutil.Process(pid).children(recursive=True)]
-    except psutil.Error:
-        return []
-
-
-def _held_bytes(pid: int) -> int:
-    """Return the resident bytes that a process holds: anonymous and shared pages, not mapped files."""
-    try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            text = file.read()
-    except FileNotFoundError:
-        if os.path.exists("/proc/self/status"):
-            return 0
-        with contextlib.suppress(psutil.Error):
-            return int(psutil.Process(pid).memory_info().rss)
-        return 0
-    except OSError:
-        return 0
-    return _status_field(text, b"RssAnon:") + _status_field(text, b"RssShmem:")
-
-
-def _high_water(pid: int) -> int:
-    """Return the largest resident size that a process has had since its exec; 0 if it cannot be told."""
-    try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            return _status_field(file.read(), b"VmHWM:")
-    except OSError:
-        return 0
-
-
-def _status_field(status: bytes, name: bytes) -> int:
-    place = status.find(name)
-    return int(status[place + len(name) :].split(None, 1)[0]) * 1024 if place >= 0 else 0
-
-
-def _kill_marked(mark: str) -> None:
-    """Kill every process that carries this run's mark in its environment: the way without a subreaper."""
-    for _ in range(10):
-        found = False
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, OSError):
-                if process.environ().get(MARK) == mark:
-                    process.kill()
-                    found = True
-        if not found:
-            return
-        time.sleep(0.01)

@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.bench.records import BenchFile, Header, Key, Limit, Row, Sample, grouped
 from harness.bench.rows import slopes
 from harness.bench.stats import CONFIDENCE, Comparison, Result, paired, shift
+from harness.benchfile import BenchFile, Header, Key, Limit, Row, Sample, grouped
 from harness.errors import InputError
 
 __all__ = ["NOT_ASKED", "Change", "against", "changes", "refuse_unlike"]

@@ -20,9 +20,9 @@ from harness import tokenizer
 from harness.adapters.implementation import Implementation
 from harness.adapters.process import Limits
 from harness.bench.machine import Usage, usage
-from harness.bench.records import Absent, Key, Limit, Record, Row, Sample
 from harness.bench.rows import summarise
 from harness.bench.workload import Workload
+from harness.benchfile import Absent, Key, Limit, Record, Row, Sample
 from harness.errors import ImplementationError, InputError, MissingDependency
 from harness.model_config import ModelConfig
 from harness.models import ModelFiles

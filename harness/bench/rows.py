@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-from harness.bench.records import Absent, Key, Limit, Row, Sample
-from harness.bench.stats import Estimate, median
+from harness.bench.stats import median
+from harness.benchfile import Absent, Estimate, Key, Limit, Round, Row, Sample, whole_rounds
 from harness.results import Kind
 
 __all__ = ["BUSY", "CLAIM_TOLERANCE", "explain", "slopes", "summarise"]
@@ -28,28 +27,9 @@ _CPU_FACTOR = 1.5
 _CPU_LEAST_S = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class _Round:
-    short: Sample
-    long: Sample
-    prompt: Sample | None
-
-    @property
-    def n_more(self) -> int:
-        return self.long.n_generated - self.short.n_generated
-
-    @property
-    def decode_s(self) -> float:
-        return (self.long.wall_s - self.short.wall_s) / self.n_more
-
-    @property
-    def decode_cpu_s(self) -> float:
-        return (self.long.cpu_s - self.short.cpu_s) / self.n_more
-
-
 def slopes(samples: Sequence[Sample]) -> dict[int, float]:
     """Seconds of a generated token in each whole round."""
-    return {number: found.decode_s for number, found in _rounds(samples).items()}
+    return {number: found.decode_s for number, found in whole_rounds(samples).items()}
 
 
 def summarise(
@@ -66,7 +46,7 @@ def summarise(
     bad = next((s for s in samples if not Kind(s.verdict).is_green), None)
     if bad is not None:
         return Absent(key, bad.verdict, "the tokens of a timed run are not right")
-    rounds = _rounds(samples)
+    rounds = whole_rounds(samples)
     if not rounds:
         return Absent(key, "UNMEASURED", "no round was measured to its end")
     decode = median([r.decode_s for r in rounds.values()])
@@ -152,20 +132,7 @@ def explain(reported: float, long: Sample, decode_s: float, prefill: Estimate | 
 # ------------------------------------------------------------------------------------------------------------------
 
 
-def _rounds(samples: Sequence[Sample]) -> dict[int, _Round]:
-    runs: dict[int, dict[str, Sample]] = {}
-    for sample in samples:
-        runs.setdefault(sample.round, {})[sample.run] = sample
-    return {
-        number: found
-        for number, run in sorted(runs.items())
-        if "short" in run
-        and "long" in run
-        and (found := _Round(run["short"], run["long"], run.get("prompt"))).n_more > 0
-    }
-
-
-def _prefill(rounds: Iterable[_Round], decode_s: float) -> Estimate | None:
+def _prefill(rounds: Iterable[Round], decode_s: float) -> Estimate | None:
     found = []
     for r in rounds:
         if r.prompt is not None and (more := r.prompt.n_prompt - r.short.n_prompt) > 0:
@@ -180,7 +147,7 @@ def _load(short: Sample, decode_s: float, prefill: Estimate | None) -> float:
     return short.wall_s - short.n_generated * decode_s - prompt_s
 
 
-def _idles(rounds: Iterable[_Round], threads: int) -> str:
+def _idles(rounds: Iterable[Round], threads: int) -> str:
     found = list(rounds)
     wall = statistics.median(r.decode_s for r in found)
     cpu = statistics.median(r.decode_cpu_s for r in found)
@@ -190,7 +157,7 @@ def _idles(rounds: Iterable[_Round], threads: int) -> str:
     return ""
 
 
-def _share(rounds: dict[int, _Round], limits: dict[int, float], token_bytes: int) -> Estimate | None:
+def _share(rounds: dict[int, Round], limits: dict[int, float], token_bytes: int) -> Estimate | None:
     known = {n: r for n, r in rounds.items() if r.decode_s > 0 and limits.get(n, 0) > 0}
     found = [token_bytes / r.decode_s / limits[n] for n, r in known.items()]
     return median(found) if found else None

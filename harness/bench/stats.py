@@ -10,12 +10,13 @@ confidence it has; no verdict but INCONCLUSIVE is given on it.
 
 from __future__ import annotations
 
-import enum
 import math
 import random
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from harness.benchfile import Comparison, Estimate, Result
 
 __all__ = [
     "CONFIDENCE",
@@ -33,52 +34,6 @@ __all__ = [
 
 CONFIDENCE = 0.99  # of verdicts: a nominal 1 % of comparisons of a thing with itself may end FASTER or SLOWER
 _EXACT_PAIRS = 400  # n * m up to which Mann and Whitney's distribution is counted out
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A median and where it lies.
-
-    Attributes:
-        value, low, high: in the unit of the samples.
-        confidence: of the interval, as it is and not as it was wished for.
-        n: samples.
-    """
-
-    value: float
-    low: float
-    high: float
-    confidence: float
-    n: int
-
-
-class Result(enum.StrEnum):
-    """How a comparison of speeds ends."""
-
-    FASTER = "FASTER"
-    SLOWER = "SLOWER"
-    SAME = "SAME"
-    INCONCLUSIVE = "INCONCLUSIVE"
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two speeds compared.
-
-    Attributes:
-        result: the verdict.
-        ratio, low, high: of the new speed to the old one, with its interval.
-        n: samples, or pairs.
-        reason: what the verdict rests on, where it is not the interval alone.
-    """
-
-    result: Result
-    ratio: float
-    low: float
-    high: float
-    confidence: float
-    n: int
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

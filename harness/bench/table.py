@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.bench.records import Absent, Key, Row
+from harness.benchfile import Absent, Key, Row
 
 __all__ = ["Table", "layout", "markdown", "number"]
 

@@ -22,10 +22,10 @@ from harness.bench import compare, roofline, table, workload
 from harness.bench.calibrate import calibrate
 from harness.bench.machine import Machine, machine
 from harness.bench.measure import Group, Outcome, Progress, measure
-from harness.bench.records import Absent, BenchFile, BenchWriter, Header, Key, ModelFacts, Row, grouped, plain, read
 from harness.bench.rows import slopes
 from harness.bench.stats import Comparison, Result
 from harness.bench.workload import PRECISIONS, Workload, shape_of
+from harness.benchfile import Absent, BenchFile, BenchWriter, Header, Key, ModelFacts, Row, grouped, plain, read
 from harness.cli.bench_self import of_the_engine, share_text
 from harness.cli.bench_verify import Verifier, build_hash
 from harness.cli.options import words

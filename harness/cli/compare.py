@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from harness import runfile
-from harness.bench import compare, records
+from harness import benchfile, runfile
+from harness.bench import compare
 from harness.cli.bench import console_for_stdout, print_changes, share_of
 from harness.errors import InputError
 from harness.results import Verdict
@@ -33,10 +33,10 @@ def command(
     Exit status 1 if something got worse. Speeds of different machines, models or builds are refused.
     """
     console = console_for_stdout()
-    is_bench = [records.is_bench(path) for path in (old, new)]
+    is_bench = [benchfile.is_bench(path) for path in (old, new)]
     if all(is_bench):
         changes = compare.changes(
-            records.read(old), records.read(new), tolerance=share_of(tolerance), other_builds=other_builds
+            benchfile.read(old), benchfile.read(new), tolerance=share_of(tolerance), other_builds=other_builds
         )
         print_changes(console, changes)
         return int(any(change.is_worse or change.what == compare.NOT_ASKED for change in changes))

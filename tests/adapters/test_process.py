@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.adapters import process
+from harness.adapters import process, spawners
 from harness.adapters.process import Limits, run
 from harness.errors import Crashed, InputError, NoOutput, OutputLimit, StartFailed, TimedOut
 from harness.results import kind_of_failure
@@ -342,7 +342,7 @@ def test_cancelled_runs_say_so(tmp_path: Path) -> None:
 
 def test_a_dead_idle_spawner_is_replaced(tmp_path: Path) -> None:
     assert run(["echo", "1"], cwd=tmp_path).failure is None
-    for spawner in list(process._idle):
+    for spawner in list(spawners._idle):
         spawner.process.kill()
         spawner.process.wait()
     assert run(["echo", "2"], cwd=tmp_path).stdout == b"2\n"

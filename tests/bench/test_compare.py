@@ -5,10 +5,11 @@ import random
 
 import pytest
 
-from harness.bench import compare, records, table
+from harness import benchfile
+from harness.bench import compare, table
 from harness.bench.measure import Group, measure
-from harness.bench.records import BenchWriter, Header, Key, ModelFacts
 from harness.bench.stats import Result
+from harness.benchfile import BenchWriter, Header, Key, ModelFacts
 from harness.errors import InputError, RunFileError
 from tests.bench.fakes import FILES, TINY, Program, World, verify
 
@@ -41,7 +42,7 @@ def bench(path, *, head=HEAD, rounds=15, seed=1, read=1e9, others=0.0, noise=0.0
             probe=lambda n, threads: (read, read, 1e10, "C"),
         )
         writer.finish()
-    return records.read(path)
+    return benchfile.read(path)
 
 
 def results(changes):
@@ -62,7 +63,7 @@ def test_lost_and_new_rows_are_told(tmp_path):
 
 def test_a_row_that_was_asked_for_and_is_gone_is_worse(tmp_path):
     old, new = bench(tmp_path / "old", a=0.002, b=0.002), bench(tmp_path / "new", b=0.002)
-    gone = dataclasses.replace(new, absent=(records.Absent(old.rows[0].key, "MISMATCH", "token 3 is wrong"),))
+    gone = dataclasses.replace(new, absent=(benchfile.Absent(old.rows[0].key, "MISMATCH", "token 3 is wrong"),))
     change, _ = compare.changes(old, gone)
     assert change.is_worse
     assert change.what == "lost: token 3 is wrong"
@@ -121,7 +122,7 @@ def test_a_file_cut_short_anywhere_keeps_its_whole_records_and_is_not_complete(t
     first = content.index(b"\n") + 1
     for end in (first, first + 1, len(content) // 2, len(content) - 1):
         (tmp_path / "cut").write_bytes(content[:end])
-        cut = records.read(tmp_path / "cut")
+        cut = benchfile.read(tmp_path / "cut")
         assert cut.samples == whole.samples[: len(cut.samples)]
         assert cut.complete == (end == len(content) - 1)
 
@@ -139,7 +140,7 @@ def test_a_file_cut_short_anywhere_keeps_its_whole_records_and_is_not_complete(t
 def test_what_is_no_benchmark_is_refused(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(RunFileError):
-        records.read(tmp_path / "x")
+        benchfile.read(tmp_path / "x")
 
 
 def test_damage_within_is_refused_with_its_line(tmp_path):
@@ -148,7 +149,7 @@ def test_damage_within_is_refused_with_its_line(tmp_path):
     lines[2] = b'{"record": "sample"}\n'
     (tmp_path / "run").write_bytes(b"".join(lines))
     with pytest.raises(RunFileError, match="line 3"):
-        records.read(tmp_path / "run")
+        benchfile.read(tmp_path / "run")
 
 
 def test_a_file_that_is_something_else_is_never_overwritten(tmp_path):
@@ -181,7 +182,7 @@ def test_int8_variants_stand_in_the_column_of_their_program(tmp_path):
 
 def test_a_program_without_a_row_shows_why(tmp_path):
     (row,) = bench(tmp_path / "run", a=0.002).rows
-    gone = records.Absent(Key("tiny", "f32", 1, "b"), "MISMATCH", "token 3 is wrong")
+    gone = benchfile.Absent(Key("tiny", "f32", 1, "b"), "MISMATCH", "token 3 is wrong")
     ((_, _, cell, notes),) = table.layout([row], [gone]).lines
     assert cell == "MISMATCH"
     assert "b: token 3 is wrong" in notes

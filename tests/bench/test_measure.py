@@ -6,11 +6,11 @@ import random
 
 import pytest
 
-from harness.bench import records
+from harness import benchfile
 from harness.bench.measure import Group, Progress, lengths, measure, prompt_of
-from harness.bench.records import Absent, Limit, Row, Sample
 from harness.bench.rows import BUSY
 from harness.bench.workload import SHAPES
+from harness.benchfile import Absent, Limit, Row, Sample
 from harness.errors import Crashed, MissingDependency
 from tests.bench.fakes import CONFIG, FILES, TINY, Program, World, verify
 
@@ -287,19 +287,19 @@ def test_a_clock_of_milliseconds_explains_a_claim(world):
 
 
 def test_every_record_survives_the_run_file(world, tmp_path):
-    head = records.Header(
+    head = benchfile.Header(
         "0",
         {"cpu": "x", "n_cpus": 2},
-        {"tiny f32": records.ModelFacts("a", "b", True, 1, 2)},
+        {"tiny f32": benchfile.ModelFacts("a", "b", True, 1, 2)},
         {"fake": "h"},
         {"seed": 1},
     )
-    with records.BenchWriter.create(tmp_path / "run.jsonl", head) as writer:
+    with benchfile.BenchWriter.create(tmp_path / "run.jsonl", head) as writer:
         outcome = run(
             Program(world), world=world, record=writer.add, probe=lambda n, t: (math.inf, math.inf, 1.0, "C")
         )
         writer.finish()
-    back = records.read(tmp_path / "run.jsonl")
+    back = benchfile.read(tmp_path / "run.jsonl")
     assert back.complete
     assert back.header == head
     assert list(back.samples) == outcome.samples

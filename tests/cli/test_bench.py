@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from harness import benchfile
 from harness.__main__ import main
-from harness.bench import records
 from harness.bench.stats import Result
 from harness.cli import bench
 from tests.parrots import make_parrot
@@ -52,7 +52,7 @@ def test_a_real_program_is_measured_from_end_to_end_and_compared_with_itself(tmp
     assert row["is_synthetic"]
     assert row["decode_s"]["value"] > 0
     assert (tmp_path / "table.md").read_text().startswith("| model | c | notes |\n| --- | ---: | --- |\n| 260K | ")
-    run = records.read(first)
+    run = benchfile.read(first)
     assert run.complete
     assert [s.verdict for s in run.samples] == ["EXACT"] * 5
     # One round can show nothing, so nothing is slower.
@@ -73,7 +73,7 @@ def test_a_program_that_cannot_be_built_has_a_cell_that_says_so(tmp_path, capsys
     ask = ["bench", "--models", "260K", "--rounds", "1", "--out", str(tmp_path / "run.jsonl")]
     assert main([*ask, "--impls", f"numpy,{tmp_path / 'broken'}"]) == 1
     assert "BUILD_FAILED" in capsys.readouterr().out
-    assert [one.kind for one in records.read(tmp_path / "run.jsonl").absent] == ["BUILD_FAILED"]
+    assert [one.kind for one in benchfile.read(tmp_path / "run.jsonl").absent] == ["BUILD_FAILED"]
     assert main([*ask, "--impls", str(tmp_path / "broken")]) == 2
     assert "building broken failed" in capsys.readouterr().err
 
@@ -82,9 +82,9 @@ def test_a_program_that_cannot_be_built_has_a_cell_that_says_so(tmp_path, capsys
 
 
 def test_a_benchmark_is_not_compared_with_a_check(tmp_path, capsys):
-    facts = records.ModelFacts("a", "b", True, 1, 1)
-    head = records.Header("0", {"cpu": "x"}, {"260K f32": facts}, {}, {})
-    with records.BenchWriter.create(tmp_path / "bench.jsonl", head):
+    facts = benchfile.ModelFacts("a", "b", True, 1, 1)
+    head = benchfile.Header("0", {"cpu": "x"}, {"260K f32": facts}, {}, {})
+    with benchfile.BenchWriter.create(tmp_path / "bench.jsonl", head):
         pass
     assert main(["check", "numpy", "--quick", "--out", str(tmp_path / "check.jsonl")]) in (0, 1)
     capsys.readouterr()

@@ -1,4 +1,4 @@
-"""The records of a benchmark and the run file that holds them.
+"""The records of a benchmark and the run file that holds them; the one of a check is `harness.runfile`.
 
 A run file is ASCII text, one JSON object a line; `record` tells them apart:
 
@@ -16,6 +16,7 @@ keeps what it measured; without its footer it is not complete. Times are seconds
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 import math
 import os
@@ -27,7 +28,6 @@ from typing import Any, BinaryIO, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness.bench.stats import Estimate
 from harness.errors import RunFileError
 
 __all__ = [
@@ -35,22 +35,73 @@ __all__ = [
     "Absent",
     "BenchFile",
     "BenchWriter",
+    "Comparison",
+    "Estimate",
     "Header",
     "Key",
     "Limit",
     "ModelFacts",
     "Record",
+    "Result",
+    "Round",
     "Row",
     "Sample",
     "grouped",
     "is_bench",
     "plain",
     "read",
+    "whole_rounds",
 ]
 
 SCHEMA_VERSION = 1
 _MAX_LINE_BYTES = 1 << 20
 _FIRST = b'{"record": "header", "command": "bench"'
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A median and where it lies.
+
+    Attributes:
+        value, low, high: in the unit of the samples.
+        confidence: of the interval, as it is and not as it was wished for.
+        n: samples.
+    """
+
+    value: float
+    low: float
+    high: float
+    confidence: float
+    n: int
+
+
+class Result(enum.StrEnum):
+    """How a comparison of speeds ends."""
+
+    FASTER = "FASTER"
+    SLOWER = "SLOWER"
+    SAME = "SAME"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two speeds compared.
+
+    Attributes:
+        result: the verdict.
+        ratio, low, high: of the new speed to the old one, with its interval.
+        n: samples, or pairs.
+        reason: what the verdict rests on, where it is not the interval alone.
+    """
+
+    result: Result
+    ratio: float
+    low: float
+    high: float
+    confidence: float
+    n: int
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -386,3 +437,44 @@ def grouped(samples: Sequence[Sample]) -> dict[Key, list[Sample]]:
         if sample.round >= 0:
             found.setdefault(sample.key, []).append(sample)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The runs that one program made in one round, as far as its speed is their slope.
+
+    Attributes:
+        short, long: with the same prompt; `long` generated more tokens.
+        prompt: with a longer prompt; None where it was not measured any more.
+    """
+
+    short: Sample
+    long: Sample
+    prompt: Sample | None
+
+    @property
+    def n_more(self) -> int:
+        return self.long.n_generated - self.short.n_generated
+
+    @property
+    def decode_s(self) -> float:
+        """Seconds of a generated token."""
+        return (self.long.wall_s - self.short.wall_s) / self.n_more
+
+    @property
+    def decode_cpu_s(self) -> float:
+        return (self.long.cpu_s - self.short.cpu_s) / self.n_more
+
+
+def whole_rounds(samples: Sequence[Sample]) -> dict[int, Round]:
+    """Return the rounds of one key that have both a short and a long run, by their numbers."""
+    runs: dict[int, dict[str, Sample]] = {}
+    for sample in samples:
+        runs.setdefault(sample.round, {})[sample.run] = sample
+    return {
+        number: found
+        for number, run in sorted(runs.items())
+        if "short" in run
+        and "long" in run
+        and (found := Round(run["short"], run["long"], run.get("prompt"))).n_more > 0
+    }
