@@ -53,7 +53,7 @@ from harness.errors import (
 )
 from harness.results import Observation
 
-__all__ = ["Limits", "run", "terminate_all"]
+__all__ = ["Command", "Descriptors", "Limits", "failed", "prepare", "read_now", "run", "signal_name", "terminate_all"]
 
 GRACE_S = 0.2  # for processes that outlive the main one to finish writing
 PAUSE_S = 0.003  # between two reads of a slow stream: a wake-up for each token would disturb what is measured
@@ -111,6 +111,76 @@ def run(
     Raises:
         InputError: the command is empty or an argument holds a NUL byte, which no argument can carry.
     """
+    wanted = prepare(command, env)
+    if wanted.path is None:
+        return _Run(wanted, os.fspath(cwd), limits).observation(wanted.not_found())
+    for attempt in range(2):
+        spawner = take_spawner()
+        try:
+            watched = _Run(wanted, os.fspath(cwd), limits)
+            try:
+                watched.go(spawner, stdin)
+            except SpawnerLost:
+                kill_marked(wanted.mark)
+                spawner.close()
+                if watched.pid is None and attempt == 0 and not spawner.is_ending:
+                    continue  # it had died while it was idle: nothing was started
+                what = "was cancelled" if spawner.is_ending else "ended the spawner that it was started from"
+                failure = failed(Crashed, what, wanted.argv, watched.tail())
+                return watched.observation(failure)
+        except BaseException:
+            spawner.close()
+            if not spawner.is_subreaper:
+                kill_marked(wanted.mark)
+            raise
+        if watched.is_clean:
+            give_back(spawner)
+        else:
+            spawner.close(wait=False)  # it goes on killing on its own
+        if not spawner.is_subreaper and watched.killed:
+            kill_marked(wanted.mark)
+        return watched.observation(watched.verdict())
+    raise AssertionError("a fresh spawner was lost before it started anything")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command line that can be started.
+
+    Attributes:
+        path: of the program; None if it is not in PATH.
+        mark: value of the variable `MARK`, by which its processes can be told.
+    """
+
+    argv: list[bytes]
+    path: bytes | None
+    environment: dict[bytes, bytes]
+    mark: str
+
+    def start(self, spawner: Spawner, run: int, cwd: str, fds: Sequence[int]) -> None:
+        """Have a spawner start it, with the descriptors of stdin, stdout and stderr."""
+        spawner.send((run, "start", self.path, self.argv, os.fsencode(cwd), self.environment), fds)
+
+    def not_found(self) -> ImplementationError:
+        return failed(StartFailed, f"{os.fsdecode(self.argv[0])}: not found in PATH", self.argv)
+
+    def not_started(self, where: str, number: int, cwd: str) -> ImplementationError:
+        """Say why a spawner could not start it: its message "failed"."""
+        name = cwd if where == "cwd" else os.fsdecode(self.argv[0])
+        hint = ""
+        if number == errno.ENOEXEC:
+            hint = "; a script needs a #! line"
+        elif number == errno.ENOENT and where == "exec" and os.path.exists(os.path.join(cwd, name)):
+            hint = ", though the file is there: its interpreter or loader is missing"
+        return failed(StartFailed, f"{name}: {os.strerror(number)}{hint}", self.argv)
+
+
+def prepare(command: Sequence[str | bytes], env: Mapping[str, str] | None) -> Command:
+    """Check a command line, find its program, and mark its environment.
+
+    Raises:
+        InputError: it is empty, or an argument holds a NUL byte.
+    """
     argv = [os.fsencode(word) for word in command]
     if not argv or not argv[0]:
         raise InputError("the command is empty")
@@ -121,44 +191,15 @@ def run(
     environment = {os.fsencode(k): os.fsencode(v) for k, v in (os.environ if env is None else env).items()}
     mark = uuid.uuid4().hex
     environment[MARK.encode()] = mark.encode()
-    path = argv[0]
-    if b"/" not in path:
+    path: bytes | None = argv[0]
+    if b"/" not in argv[0]:
         search = os.fsdecode(environment.get(b"PATH", os.fsencode(os.defpath)))
-        found = shutil.which(os.fsdecode(path), path=search)
-        if found is None:
-            what = f"{os.fsdecode(path)}: not found in PATH"
-            return _Run(argv, os.fspath(cwd), limits).observation(_failed(StartFailed, what, argv))
-        path = os.fsencode(found)
-    for attempt in range(2):
-        spawner = take_spawner()
-        try:
-            watched = _Run(argv, os.fspath(cwd), limits)
-            try:
-                watched.go(spawner, path, environment, stdin)
-            except SpawnerLost:
-                kill_marked(mark)
-                spawner.close()
-                if watched.pid is None and attempt == 0 and not spawner.is_ending:
-                    continue  # it had died while it was idle: nothing was started
-                what = "was cancelled" if spawner.is_ending else "ended the spawner that it was started from"
-                failure = _failed(Crashed, what, argv, watched.tail())
-                return watched.observation(failure)
-        except BaseException:
-            spawner.close()
-            if not spawner.is_subreaper:
-                kill_marked(mark)
-            raise
-        if watched.is_clean:
-            give_back(spawner)
-        else:
-            spawner.close(wait=False)  # it goes on killing on its own
-        if not spawner.is_subreaper and watched.killed:
-            kill_marked(mark)
-        return watched.observation(watched.verdict())
-    raise AssertionError("a fresh spawner was lost before it started anything")
+        found = shutil.which(os.fsdecode(argv[0]), path=search)
+        path = None if found is None else os.fsencode(found)
+    return Command(argv, path, environment, mark)
 
 
-def _failed(
+def failed(
     kind: type[ImplementationError],
     what: str,
     argv: Sequence[bytes],
@@ -171,7 +212,7 @@ def _failed(
     return kind(what, command=command, stderr_tail=tail, limit=limit, exit_code=exit_code)
 
 
-_runs = itertools.count(1)
+runs = itertools.count(1)
 
 
 # ---- one run
@@ -181,10 +222,10 @@ _runs = itertools.count(1)
 class _Run:
     """The state of one run, and the loop that drives it."""
 
-    argv: list[bytes]
+    command: Command
     cwd: str
     limits: Limits
-    run: int = field(default_factory=lambda: next(_runs))
+    run: int = field(default_factory=lambda: next(runs))
     stdout: bytearray = field(default_factory=bytearray)
     stderr: bytearray = field(default_factory=bytearray)
     pid: int | None = None
@@ -200,24 +241,24 @@ class _Run:
     killed: bool = False
     failure: ImplementationError | None = None
 
-    def go(self, spawner: Spawner, path: bytes, env: dict[bytes, bytes], stdin: bytes) -> None:
+    def go(self, spawner: Spawner, stdin: bytes) -> None:
         """Start the program and stay until it, and all that it started, is gone."""
         with contextlib.ExitStack() as stack:
             ends = [os.pipe(), os.pipe()]
             source = os.pipe() if stdin else (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), -1)
             mine = [fd for fd in (ends[0][0], ends[1][0], source[1]) if fd >= 0]
             theirs = [source[0], ends[0][1], ends[1][1]]
-            closing = _Descriptors([*mine, *theirs])
+            closing = Descriptors([*mine, *theirs])
             stack.callback(closing.close_all)
             for fd in mine:
                 os.set_blocking(fd, False)
             self.start = time.monotonic()
-            spawner.send((self.run, "start", path, self.argv, os.fsencode(self.cwd), env), theirs)
+            self.command.start(spawner, self.run, self.cwd, theirs)
             for fd in theirs:
                 closing.close(fd)
             self._loop(spawner, closing, ends[0][0], ends[1][0], source[1], memoryview(stdin))
 
-    def _loop(self, spawner: Spawner, fds: _Descriptors, out: int, err: int, feed: int, stdin: memoryview) -> None:
+    def _loop(self, spawner: Spawner, fds: Descriptors, out: int, err: int, feed: int, stdin: memoryview) -> None:
         poll = select.poll()
         control = spawner.control.fileno()
         poll.register(control, select.POLLIN)
@@ -264,7 +305,7 @@ class _Run:
                         poll.unregister(feed)
                         fds.close(feed)
                 elif fd in open_streams:
-                    data = _read(fd)
+                    data = read_now(fd)
                     if data == b"":
                         poll.unregister(fd)
                         del open_streams[fd]
@@ -277,7 +318,7 @@ class _Run:
                 break
         for fd, take in open_streams.items():  # what is still in the pipes, now that nobody writes to them
             budget = self.limits.output_bytes + (1 << 20)
-            while budget > 0 and (data := _read(fd)):
+            while budget > 0 and (data := read_now(fd)):
                 take(data)
                 budget -= len(data)
 
@@ -289,13 +330,7 @@ class _Run:
             self.pid, self.start = rest
         elif kind == "failed":
             where, number = rest
-            name = self.cwd if where == "cwd" else os.fsdecode(self.argv[0])
-            hint = ""
-            if number == errno.ENOEXEC:
-                hint = "; a script needs a #! line"
-            elif number == errno.ENOENT and where == "exec" and os.path.exists(os.path.join(self.cwd, name)):
-                hint = ", though the file is there: its interpreter or loader is missing"
-            self.fail(StartFailed, f"{name}: {os.strerror(number)}{hint}")
+            self.failure = self.failure or self.command.not_started(where, number, self.cwd)
             self.is_clean = True
         elif kind == "exited":
             status, self.end, self.max_rss_bytes = rest
@@ -340,7 +375,7 @@ class _Run:
 
     def fail(self, kind: type[ImplementationError], what: str, *, limit: float | None = None) -> None:
         if self.failure is None:
-            self.failure = _failed(kind, what, self.argv, limit=limit)
+            self.failure = failed(kind, what, self.command.argv, limit=limit)
 
     def tail(self) -> str:
         kept = self.limits.stderr_bytes
@@ -354,20 +389,20 @@ class _Run:
             return self.failure
         code = self.exit_code
         if code is None:
-            return _failed(TimedOut, "could not be ended", self.argv, tail, limit=self.limits.time_s)
+            return failed(TimedOut, "could not be ended", self.command.argv, tail, limit=self.limits.time_s)
         if code < 0:
-            return _failed(Crashed, f"ended by {_signal_name(-code)}", self.argv, tail, exit_code=code)
+            return failed(Crashed, f"ended by {signal_name(-code)}", self.command.argv, tail, exit_code=code)
         if code > 0:
-            return _failed(Crashed, f"ended with exit code {code}", self.argv, tail, exit_code=code)
+            return failed(Crashed, f"ended with exit code {code}", self.command.argv, tail, exit_code=code)
         if not self.stdout:
-            return _failed(NoOutput, "ended well and wrote nothing on stdout", self.argv, tail, exit_code=0)
+            return failed(NoOutput, "ended well and wrote nothing on stdout", self.command.argv, tail, exit_code=0)
         return None
 
     def observation(self, failure: ImplementationError | None) -> Observation:
         end = self.end if self.end is not None else time.monotonic()
         by_limit = isinstance(failure, (TimedOut, OutputLimit, MemoryLimit, StartFailed))
         return Observation(
-            command=tuple(os.fsdecode(word) for word in self.argv),
+            command=tuple(os.fsdecode(word) for word in self.command.argv),
             cwd=self.cwd,
             stdout=bytes(self.stdout),
             stderr_tail=self.tail(),
@@ -386,7 +421,7 @@ class _Run:
         return self.high_water_bytes
 
 
-class _Descriptors:
+class Descriptors:
     """File descriptors that are closed exactly once."""
 
     def __init__(self, fds: Sequence[int]) -> None:
@@ -402,7 +437,7 @@ class _Descriptors:
             self.close(fd)
 
 
-def _read(fd: int) -> bytes | None:
+def read_now(fd: int) -> bytes | None:
     """Read what is there: b"" at the end of the stream, None if there is nothing now."""
     try:
         return os.read(fd, READ_BYTES)
@@ -410,7 +445,7 @@ def _read(fd: int) -> bytes | None:
         return None
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
