@@ -33,6 +33,7 @@ from harness.errors import RunFileError
 __all__ = [
     "SCHEMA_VERSION",
     "Absent",
+    "AtContext",
     "BenchFile",
     "BenchWriter",
     "Comparison",
@@ -160,7 +161,8 @@ class Sample:
 
     Attributes:
         round: within the key, from 0; -1 for the warm-up, which counts for nothing.
-        run: "short", "long" (more generated tokens) or "prompt" (a longer prompt).
+        run: "short", "long" (more generated tokens), "prompt" (a longer prompt), or "context" (as short, up to one of
+            the context lengths that were asked for: n_prompt + n_generated - 1 positions).
         n_prompt: ids of the prompt, BOS included.
         n_generated: tokens generated after it, counted by the harness.
         wall_s, first_byte_s, cpu_s, peak_rss_bytes, reported_tps: as in `Observation`.
@@ -169,6 +171,8 @@ class Sample:
         other_cpus: processors that others kept busy meanwhile, on average.
         steal: share of the time that the hypervisor took.
         load, hz: of the machine, afterwards.
+        harness_cpu_s: processor time that the harness itself took while it asked and waited.
+        disk_bytes, major_faults: that the machine read from its disks meanwhile, and page faults that waited for them.
     """
 
     key: Key
@@ -187,6 +191,9 @@ class Sample:
     steal: float | None = None
     load: float | None = None
     hz: float | None = None
+    harness_cpu_s: float | None = None
+    disk_bytes: int | None = None
+    major_faults: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +205,9 @@ class Limit:
         product_bytes_per_s: taking them for a float matrix and multiplying that with a vector.
         flops_per_s: single-precision multiply-adds, each counted as two.
         how: the probe: "C" or "numpy".
+        spawn_s: what the harness adds to the time of any run: of a program that took down its own start and end, how
+            much longer it ran as seen from outside. Loading that small program is part of it.
+        disk_bytes_per_s: reading the model's file from the disk; only where memory does not hold the model.
     """
 
     model: str
@@ -208,6 +218,8 @@ class Limit:
     product_bytes_per_s: float
     flops_per_s: float
     how: str
+    spawn_s: float | None = None
+    disk_bytes_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +229,20 @@ class Absent:
     key: Key
     kind: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AtContext:
+    """Decoding speed where so much context has come before.
+
+    Attributes:
+        begin, end: positions (0 is BOS's) that were decoded, the last one excluded.
+        decode_s: seconds per token, their mean.
+    """
+
+    begin: int
+    end: int
+    decode_s: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +265,13 @@ class Row:
         other_cpus, steal: means over its runs.
         is_busy: whether these leave too little of the machine: nothing is concluded from such a row.
         notes: what a reader must know.
+        harness_share: of the time of its runs that may be the harness's doing: processor time of the harness while
+            they ran, and what it adds to each run by starting and ending it.
+        contexts: decoding speed against context length, in order, where it was asked for.
+        disk_token_bytes: bytes that the machine read from its disks for each decoded token, where memory does not hold
+            the model; else None.
+        to_fp32: of an int8 row, its speed over that of the same program in float32, where the run has both.
+        scaling: of a row with several threads, its speed over that with one, where the run has both.
     """
 
     key: Key
@@ -258,6 +291,11 @@ class Row:
     is_busy: bool = False
     product_share: Estimate | None = None
     notes: tuple[str, ...] = field(default=())
+    harness_share: float | None = None
+    contexts: tuple[AtContext, ...] = field(default=())
+    disk_token_bytes: float | None = None
+    to_fp32: Comparison | None = None
+    scaling: Comparison | None = None
 
     @property
     def decode_tps(self) -> float:
