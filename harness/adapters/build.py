@@ -67,29 +67,30 @@ def build(manifest: Manifest, *, cache_dir: Path | None = None, progress: Progre
         MissingDependency: a tool is absent, or a command ended with status 77, saying what it lacks.
         ManifestError: there are no inputs, or far too many.
     """
+    check_tools(manifest)
     if not manifest.build:
-        check_tools(manifest)
         return manifest.src
     files = inputs(manifest)
     key = _key(manifest, files)
     cache = cache_dir if cache_dir is not None else cache_home() / "builds"
-    result = cache / f"{manifest.name}-{key[:20]}"
+    # Variants that are built alike, as an int8 one often is, share one build.
+    name = manifest.variant_of or manifest.name
+    result = cache / f"{name}-{key[:20]}"
     if result.is_dir():
         return result
-    check_tools(manifest)
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / f".{result.name}.lock"):
         if result.is_dir():  # somebody else built it meanwhile
             return result
         if progress is not None:
             progress(f"building {manifest.name}")
-        with tempfile.TemporaryDirectory(prefix=f".{result.name}.", dir=cache, ignore_cleanup_errors=True) as name:
-            work = Path(name)
+        with tempfile.TemporaryDirectory(prefix=f".{result.name}.", dir=cache, ignore_cleanup_errors=True) as made:
+            work = Path(made)
             out = work / "out"
             out.mkdir()
             _copy(manifest, files, work / "src")
             _run_commands(manifest, work, out)
-            record = {"name": manifest.name, "key": key, "commands": manifest.build, "built_at": time.time()}
+            record = {"name": name, "key": key, "commands": manifest.build, "built_at": time.time()}
             (out / "build.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
             out.rename(result)
     return result
@@ -125,25 +126,35 @@ def inputs(manifest: Manifest) -> list[Path]:
 
 
 def check_tools(manifest: Manifest) -> None:
-    """Raise MissingDependency for the first of `needs_tool` that is nowhere to be found, or too old."""
-    for wanted in manifest.needs_tool:
-        name, _, oldest = wanted.partition(">=")
-        install = manifest.tools.get(name)
+    """Raise MissingDependency for the first thing that a manifest asks for and that is nowhere, or too old.
+
+    These are the executables in `needs_tool`, the tools among its placeholders, and its environment variables.
+    """
+    needed = {name: oldest for name, _, oldest in (wanted.partition(">=") for wanted in manifest.needs_tool)}
+    for name in [*needed, *sorted(manifest.placeholders & set(toolchain.TOOLS) - set(needed))]:
+        oldest = needed.get(name, "")
+        install = manifest.tools.get(name) or toolchain.TOOLS.get(name)
         if name in toolchain.TOOLS:
             try:
                 words = toolchain.tool(name)
             except MissingDependency as missing:
-                raise MissingDependency(missing.what, install=install or missing.install) from missing
+                raise MissingDependency(missing.what, install=install) from missing
         else:
             words = [found] if (found := toolchain.find(name)) else []
-        install = install or toolchain.TOOLS.get(name) or f"whatever provides {name} on this system"
         if not words:
-            raise MissingDependency(f"{name}, which {manifest.name} needs,", install=install)
+            what = f"{name}, which {manifest.name} needs,"
+            raise MissingDependency(what, install=install, hint="it is looked for in PATH")
         if oldest and (version := _version(tuple(words), toolchain.identity(words))) < _numbers(oldest):
             what = (
                 f"{name} {oldest}, which {manifest.name} needs (there is {'.'.join(map(str, version)) or 'another'}),"
             )
             raise MissingDependency(what, install=install)
+    for name in manifest.variables:
+        if not os.environ.get(name):
+            what = f"{name}, an environment variable that {manifest.name} needs,"
+            raise MissingDependency(
+                what, hint=f"set it to {manifest.tools.get(name, 'what the manifest means by it')}"
+            )
 
 
 @functools.cache
@@ -233,8 +244,8 @@ def _run_commands(manifest: Manifest, work: Path, out: Path) -> None:
             # Paths of the copy mean nothing to the reader, and are gone by then.
             said = (seen.stderr_tail or seen.stdout[-LIMITS.stderr_bytes :].decode("utf-8", "replace")).strip()
             if seen.failure.exit_code == MISSING:
-                install = " and ".join(manifest.tools.values()) or "see what the build said"
-                raise MissingDependency(said.rpartition("\n")[2], install=install)
+                install = " and ".join(dict.fromkeys(manifest.tools.values()))
+                raise MissingDependency(said.rpartition("\n")[2], install=install or None)
             raise BuildFailed(
                 f"building {manifest.name} failed: {seen.failure.what}",
                 command=seen.command_line.replace(str(work / "src"), str(manifest.src)),

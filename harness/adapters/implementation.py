@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.adapters import process, toolchain
-from harness.adapters.build import Progress, build, check_tools
+from harness.adapters.build import Progress, build
 from harness.adapters.extract import reported_tps
-from harness.adapters.manifest import FILE_NAME, Manifest, discover, expand, expand_text, load, names_in
+from harness.adapters.manifest import FILE_NAME, Manifest, discover, expand, expand_text, load
 from harness.adapters.process import Limits
 from harness.errors import BuildFailed, ImplementationError, InputError
 from harness.results import Observation, Request
@@ -92,7 +92,6 @@ class ProcessImplementation:
                 except BuildFailed as failure:
                     self._build_failure = failure
                     raise
-                check_tools(self.manifest)
             return self._out
 
     def prepare(self, model: Path, tokenizer: Path) -> Path:
@@ -180,10 +179,11 @@ class ProcessImplementation:
 
     def _fixed(self, out: Path) -> dict[str, bytes | list[str] | list[bytes]]:
         manifest = self.manifest
-        texts = (*manifest.run, *manifest.chat, *manifest.prepare, *manifest.env.values(), manifest.stdin)
-        for name in names_in(texts) & set(toolchain.TOOLS) - set(self._tools):
+        for name in manifest.placeholders & set(toolchain.TOOLS) - set(self._tools):
             self._tools[name] = toolchain.tool(name)
-        return {**self._tools, "src": os.fsencode(manifest.src), "out": os.fsencode(out)}
+        # A variable that names a file is relative to where the harness was started.
+        variables = {f"env:{name}": os.fsencode(_absolute(os.environ[name])) for name in manifest.variables}
+        return {**self._tools, **variables, "src": os.fsencode(manifest.src), "out": os.fsencode(out)}
 
     def _values(
         self, request: Request, out: Path, model: Path, work: Path

@@ -17,21 +17,24 @@ exist.
 
 A placeholder is a name in braces. `{{` and `}}` stand for the braces themselves, and a brace that begins no
 name is just a brace. An element that is nothing but `{prompt_args}`, `{system_args}` or a tool (`{cc}`,
-`{python}`, `{node}`, `{zig}`) becomes as many words as that has. What a program may be told:
+`{python}`, `{node}`, `{zig}`, `{blas}`) becomes as many words as that has. What a program may be told:
 
     {model} {tokenizer} {model_dir}     the files of the request; the directory that `model_dir` describes
     {prompt} {system} {steps} {temperature} {topp} {seed} {threads}
     {src} {out} {work}                  the manifest's directory, the build's, and a fresh one for each run
     {cc} {python} {node} {zig}          tools, found where they are
+    {env:NAME}                          an environment variable: the path of a program that lies elsewhere, say
 
-`build` knows {src} {out} {work} and the tools; `prepare` turns a checkpoint into a port's own container,
-once per model, and knows {v0} (the checkpoint), {tokenizer}, {out} (what it shall make: a file or a
-directory; {model} from then on), {build} (the build's directory), {src}, {work} and the tools.
+`build` knows {src}, {out}, {work}, the tools and {blas}, what a C compiler needs to link a BLAS; `prepare` turns
+a checkpoint into a port's own container, once per model, and knows {v0} (the checkpoint), {tokenizer}, {out}
+(what it shall make: a file or a directory; {model} from then on), {build} (the build's directory), {src}, {work},
+{env:NAME} and the tools.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import shlex
 import tomllib
@@ -48,11 +51,15 @@ from harness.results import Kind
 __all__ = ["Known", "Manifest", "Needs", "discover", "expand", "expand_text", "load"]
 
 FILE_NAME = "impl.toml"
-_TOOLS = frozenset(TOOLS)
-_FILES = frozenset({"model", "tokenizer", "src", "out"})
-_RUN = _TOOLS | _FILES | {"prompt", "system", "steps", "temperature", "topp", "seed", "threads", "work", "model_dir"}
-_BUILD = _TOOLS | {"src", "out", "work"}
-_PREPARE = _BUILD | {"v0", "model", "tokenizer", "build"}
+_PROGRAMS = frozenset(TOOLS) - {"blas"}
+_VARIABLE = "env:"  # any name may follow
+_FILES = frozenset({"model", "tokenizer", "src", "out", _VARIABLE})
+_RUN = (
+    _PROGRAMS | _FILES | {"prompt", "system", "steps", "temperature", "topp", "seed", "threads", "work", "model_dir"}
+)
+# What a build sees is in the key of its cache: its inputs and tools, no variable.
+_BUILD = frozenset(TOOLS) | {"src", "out", "work"}
+_PREPARE = _PROGRAMS | _FILES | {"v0", "work", "build"}
 # Key -> the placeholders that it may use.
 _ALLOWED: dict[str, frozenset[str]] = {
     "build": _BUILD,
@@ -63,11 +70,11 @@ _ALLOWED: dict[str, frozenset[str]] = {
     "prompt_args": _RUN,
     "stdin": _RUN,
     "env": _RUN,
-    "cwd": frozenset({"work", "src", "out", "model_dir"}),
+    "cwd": frozenset({"work", "src", "out", "model_dir", _VARIABLE}),
     "files": _FILES,
     "model_dir": _FILES,
 }
-_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([a-z_][a-z0-9_]*)\}")
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([a-z_][a-z0-9_]*|env:[A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class _Strict(BaseModel):
@@ -128,8 +135,8 @@ class Manifest(_Strict):
         conventions: "llama2.c" claims that program's printing, stopping and random generator byte for byte.
         build: commands, run in this order; empty: nothing to build.
         inputs: patterns of the files that a build sees, relative to src; empty: every file there.
-        needs_tool: executables that must be there, "NAME" or "NAME>=VERSION"; `tools` gives an install line for
-            each NAME.
+        needs_tool: executables that must be there, "NAME" or "NAME>=VERSION".
+        tools: for a tool, the line that installs it; for an environment variable, what it is to be set to.
         echo: whether the prompt is printed before the continuation ("auto": find out).
         text: pattern whose first group, over stdout, is the text (dot matches newlines).
         tps: pattern whose first group is the program's own tokens per second, on stderr or else stdout.
@@ -173,6 +180,22 @@ class Manifest(_Strict):
     @property
     def src(self) -> Path:
         return self.path.parent
+
+    @property
+    def placeholders(self) -> set[str]:
+        """The placeholders that it uses anywhere."""
+        return {name for key in _ALLOWED for _, text in _texts(getattr(self, key)) for name in names_in(text)}
+
+    @property
+    def variables(self) -> list[str]:
+        """The environment variables that it asks for by {env:NAME}."""
+        return sorted(name.removeprefix(_VARIABLE) for name in self.placeholders if name.startswith(_VARIABLE))
+
+    @property
+    def given_files(self) -> list[Path]:
+        """The files that its variables name on this machine: programs that are not among its sources."""
+        named = [Path(os.environ.get(name, "")) for name in self.variables]
+        return [path.absolute() for path in named if path.is_file()]
 
     @field_validator("formats", "levels", "modes", "inputs", "needs_tool", "known", mode="before")
     @classmethod
@@ -361,7 +384,7 @@ def _manifest(
         return (*at, *words) if changes and keys[0] in changes and keys[0] != "name" else words
 
     if "run" not in merged:
-        raise _error(path, lines, at or ("run",), "has no key run", hint='write run = ["./program", "{model}", ...]')
+        raise _error(path, lines, (*at, "run"), "is missing", hint='write run = ["./program", "{model}", ...]')
     try:
         manifest = Manifest.model_validate({**merged, "path": path, "variant_of": variant_of})
     except ValidationError as error:
@@ -375,7 +398,9 @@ def _manifest(
     for key, allowed in _ALLOWED.items():
         for inner, text in _texts(getattr(manifest, key)):
             for name in names_in(text) - allowed:
-                hint = _nearest(name, sorted(allowed))
+                if name.startswith(_VARIABLE) and _VARIABLE in allowed:
+                    continue
+                hint = _nearest(name, sorted(allowed - {_VARIABLE}))
                 raise _error(path, lines, place(key, *inner), f"{{{name}}} is no placeholder of {key}", hint=hint)
             for name in names_in(text) & {"prompt_args", "system_args"}:
                 if text != f"{{{name}}}":

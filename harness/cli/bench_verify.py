@@ -143,17 +143,21 @@ def _case(work: Workload, prompt: Prompt, tokens: list[int], n_tokens: int) -> C
 
 
 def build_hash(impl: ProcessImplementation) -> str:
-    """Identify a program: its manifest, and what it was built from or is."""
-    manifest = impl.manifest
+    """Identify a program: its manifest, and what it was built from or is.
+
+    Raises:
+        MissingDependency, BuildFailed: there is none.
+    """
+    manifest, out = impl.manifest, impl.out()
     digest = hashlib.sha256(manifest.model_dump_json(exclude={"path"}).encode())
     if manifest.build:
-        digest.update(impl.out().name.encode())  # ends in the key of the build's cache
+        digest.update(out.name.encode())  # ends in the key of the build's cache
         return digest.hexdigest()
     try:
         files = inputs(manifest) if manifest.inputs else [Path(manifest.run[0])]
     except ManifestError:
         files = []
-    for path in files:
+    for path in (*files, *manifest.given_files):
         if path.is_file():
             digest.update(path.read_bytes())
     return digest.hexdigest()

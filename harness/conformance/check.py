@@ -253,7 +253,7 @@ def _fingerprint(manifest: Manifest) -> str:
     """Hash a manifest with the files that decide what its program does, as far as they can be seen."""
     digest = hashlib.sha256(manifest.model_dump_json(exclude={"path"}).encode())
     files = inputs(manifest) if manifest.build else [Path(word) for word in _words(manifest)]
-    for path in files:
+    for path in (*files, *manifest.given_files):
         if path.is_file():
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import sys
 import threading
@@ -82,6 +83,15 @@ def test_a_changed_input_or_command_makes_another_build(port: Path, tmp_path: Pa
     assert builds(port) == 4
 
 
+def test_what_is_built_alike_is_built_once(port: Path, tmp_path: Path) -> None:
+    one, other = load(port)
+    assert other.name == "other"
+    assert build(one, cache_dir=tmp_path / "cache") == build(other, cache_dir=tmp_path / "cache")
+    changed = other.model_copy(update={"build": ((*other.build[0], "more"),)})
+    assert build(changed, cache_dir=tmp_path / "cache") != build(one, cache_dir=tmp_path / "cache")
+    assert builds(port) == 2
+
+
 def test_sources_may_lie_in_a_read_only_place(port: Path, tmp_path: Path) -> None:
     for path in (*port.iterdir(), port):
         path.chmod(0o555)
@@ -153,6 +163,40 @@ def test_a_missing_tool_comes_with_its_install_line(tmp_path: Path) -> None:
     assert caught.value.install == "pip install it"
 
 
+def test_a_missing_tool_that_nobody_knows_is_said_to_be_looked_for(tmp_path: Path) -> None:
+    manifest = Manifest(path=tmp_path / "impl.toml", name="x", run=("y",), needs_tool=("no-such-tool",))
+    with pytest.raises(MissingDependency) as caught:
+        build(manifest)
+    assert str(caught.value) == "no-such-tool, which x needs, is not available; it is looked for in PATH"
+
+
+def test_the_install_line_is_the_manifests_own_also_for_a_tool_that_we_know(
+    port: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZIG", "no-such-zig")
+    (manifest, _) = load(port)
+    for needs_tool in ((), ("zig",)):
+        changes = {"build": (("{zig}", "build-exe"),), "needs_tool": needs_tool, "tools": {"zig": "get-zig"}}
+        with pytest.raises(MissingDependency) as caught:
+            build(manifest.model_copy(update=changes), cache_dir=tmp_path / "cache")
+        assert caught.value.install == "get-zig"
+
+
+def test_a_variable_that_is_not_set_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PORT", raising=False)
+    tools = {"PORT": "the path of port"}
+    manifest = Manifest(path=tmp_path / "impl.toml", name="x", run=("{env:PORT}",), tools=tools)
+    with pytest.raises(MissingDependency) as caught:
+        build(manifest)
+    said = "PORT, an environment variable that x needs, is not available; set it to the path of port"
+    assert str(caught.value) == said
+    monkeypatch.setenv("PORT", "")
+    with pytest.raises(MissingDependency):
+        build(manifest)
+    monkeypatch.setenv("PORT", "./port")
+    assert build(manifest) == tmp_path
+
+
 def test_a_tool_that_is_too_old_comes_with_its_install_line(tmp_path: Path) -> None:
     tool = tmp_path / "zorkc"
     tool.write_text("#!/bin/sh\necho zorkc v4.19.2\n")
@@ -213,3 +257,67 @@ def test_without_a_c_compiler_the_one_that_pip_brings_is_taken(
         toolchain.tool("cc")
     os.chmod(package / "zig", 0o755)
     assert toolchain.tool("cc") == [str(package / "zig"), "cc"]
+
+
+def test_the_zig_that_pip_pins_goes_before_another_in_the_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for directory in ("ziglang", "bin"):
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / "zig").touch(mode=0o755)
+    monkeypatch.delenv("ZIG", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(toolchain, "_package", lambda name: tmp_path / name)
+    assert toolchain.tool("zig") == [str(tmp_path / "ziglang" / "zig")]
+    (tmp_path / "ziglang" / "zig").unlink()
+    assert toolchain.tool("zig") == [str(tmp_path / "bin" / "zig")]
+
+
+# ---- BLAS
+
+
+@pytest.fixture
+def no_blas(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A Linux machine without any BLAS; what is put into the directory that is returned is in PATH."""
+    monkeypatch.setattr(toolchain.sys, "platform", "linux")
+    monkeypatch.setattr(toolchain, "_package", lambda name: None)
+    monkeypatch.setattr(toolchain, "find", lambda name: shutil.which(name, path=str(tmp_path)))
+    return tmp_path
+
+
+def test_blas_is_the_packages_library_with_its_prefix(no_blas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (no_blas / "lib").mkdir()
+    library = no_blas / "lib" / "libscipy_openblas.so"
+    monkeypatch.setattr(toolchain, "_package", lambda name: no_blas)
+    with pytest.raises(MissingDependency, match="scipy-openblas32"):
+        toolchain.tool("blas")
+    library.touch()
+    words = toolchain.tool("blas")
+    assert words == [
+        *(str(library), f"-I{no_blas}/include", "-DBLAS_SYMBOL_PREFIX=scipy_", f"-Wl,-rpath,{no_blas}/lib")
+    ]
+    assert toolchain.identity(words).startswith(f"{library} 0 ")
+
+
+def test_blas_is_what_pkg_config_says_where_there_is_no_package(
+    no_blas: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PKG_CONFIG_PATH", str(no_blas))
+    config = no_blas / "pkg-config"
+    config.write_text('#!/bin/sh\n[ "$*" = "--cflags --libs openblas" ] && echo "-I/opt/include  -lopenblas"\n')
+    config.chmod(0o755)
+    assert toolchain.tool("blas") == ["-I/opt/include", "-lopenblas"]
+
+
+def test_blas_is_missing_where_pkg_config_knows_none(no_blas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PKG_CONFIG_PATH", str(no_blas))
+    config = no_blas / "pkg-config"
+    config.write_text("#!/bin/sh\necho nothing; exit 1\n")
+    config.chmod(0o755)
+    with pytest.raises(MissingDependency, match=r"^a BLAS is not available; install it with: pip install"):
+        toolchain.tool("blas")
+
+
+def test_blas_on_macos_is_accelerate(no_blas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchain.sys, "platform", "darwin")
+    assert toolchain.tool("blas") == ["-framework", "Accelerate"]

@@ -74,6 +74,23 @@ def test_a_template_is_filled_in_from_the_request(tmp_path: Path, request_: Requ
     assert found["env"]["OMP_NUM_THREADS"] == "3"
 
 
+def test_a_program_may_be_named_by_a_variable_relative_to_where_we_are(
+    tmp_path: Path, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = 'run = ["{env:PROGRAM}", "{env:WORD}", "{model}"]\nenv.SEEN = "{env:WORD}!"\n'
+    implementation = made(tmp_path, text)
+    program = tmp_path / "impls" / "echo" / "echo.py"
+    program.write_text(f"#!{sys.executable}\n{ECHO}")
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PROGRAM", "impls/echo/echo.py")
+    monkeypatch.setenv("WORD", "{model}")
+    found = said(implementation, request_)
+    assert found["argv"] == ["{model}", str(tmp_path / "model.bin")]
+    assert found["env"]["SEEN"] == "{model}!"
+    assert implementation.command(request_)[0] == str(program)
+
+
 @pytest.mark.parametrize(("temperature", "text"), [(0.0, "0.0"), (1, "1.0"), (0.1, "0.1"), (float("inf"), "inf")])
 def test_temperature_is_the_shortest_that_reads_back(
     temperature: float, text: str, tmp_path: Path, request_: Request

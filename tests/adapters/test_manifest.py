@@ -98,7 +98,10 @@ def test_without_a_base_there_are_only_variants(tmp_path: Path) -> None:
         ('run = ["x"]\n[env]\nA = "{nope}"', "line 3, key env.A", "{nope} is no placeholder of env"),
         ('run = ["x"]\nenv.A = "{nope}"', "line 2, key env.A", "{nope} is no placeholder of env"),
         ('run = ["x {prompt_args}"]', "line 1, key run", "{prompt_args} must be an element of its own"),
-        ('name = "p"\nlanguage = "C"', "key run", "has no key run"),
+        ('name = "p"\nlanguage = "C"', "key run", "is missing; write run = "),
+        ('base = false\n[variant.y]\nprecision = "q8"', "line 2, key variant.y.run", "is missing"),
+        ('run = ["x", "{env:}"]\nbuild = ["{env:HOME}"]', "line 2, key build", "{env:HOME} is no placeholder"),
+        ('run = ["{blas}"]', "line 1, key run", "{blas} is no placeholder of run"),
         ('run = ["x"]\nprecision = "f64"', "line 2, key precision", "input should be 'f32'"),
         ('run = "x"', "line 1, key run", "input should be a list"),
         ('run = ["x"]\nformats = ["v0"]', "line 2, key formats.0", "input should be 'llama2c-v0'"),
@@ -170,6 +173,19 @@ def test_braces_that_are_no_placeholder_stay() -> None:
 def test_doubled_braces_give_any_text_back(text: str, value: bytes) -> None:
     quoted = text.replace("{", "{{").replace("}", "}}")
     assert expand_text(quoted + "{v}", {"v": value}) == text.encode() + value
+
+
+def test_an_environment_variable_stands_anywhere_but_in_a_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = 'run = ["{env:PORT}", "a{env:PORT}b", "{{env:NO}}"]\nenv.A = "{env:Other_1}"\ncwd = "{env:WHERE}"'
+    (manifest,) = load(written(tmp_path, text))
+    assert manifest.variables == ["Other_1", "PORT", "WHERE"]
+    assert expand(manifest.run, {"env:PORT": b"p q"}) == [b"p q", b"ap qb", b"{env:NO}"]
+    monkeypatch.setenv("PORT", str(tmp_path / "port" / "impl.toml"))
+    monkeypatch.setenv("WHERE", str(tmp_path))
+    monkeypatch.delenv("Other_1", raising=False)
+    assert manifest.given_files == [tmp_path / "port" / "impl.toml"]
 
 
 def test_a_manifest_cannot_be_changed(tmp_path: Path) -> None:
