@@ -94,6 +94,14 @@ def test_a_published_model_that_is_absent_says_how_to_get_it(small: Path) -> Non
     assert "HARNESS_MODELS" in (caught.value.hint or "")
 
 
+def test_a_search_path_that_leads_nowhere_is_said_to(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = small / "nowhere"
+    monkeypatch.setenv("HARNESS_MODELS", f"{small}{os.pathsep}{nowhere}")
+    with pytest.raises(ModelNotFound) as caught:
+        models.locate("stories15M")
+    assert caught.value.hint == f"HARNESS_MODELS names {nowhere}, which is no directory"
+
+
 def test_an_unknown_name_is_an_error_and_no_skip(small: Path) -> None:
     with pytest.raises(InputError) as caught:
         models.locate("stories15m")

@@ -214,11 +214,14 @@ def _embedded() -> dict[str, _Entry]:
         raise InputError(f"an entry of the list of embedded models lacks {error}", path=path) from error
 
 
+def _named_directories() -> list[Path]:
+    return [Path(named) for named in os.environ.get("HARNESS_MODELS", "").split(os.pathsep) if named]
+
+
 def _search_path(name: str) -> Iterator[Path]:
-    for directory in os.environ.get("HARNESS_MODELS", "").split(os.pathsep):
-        if directory:
-            yield Path(directory)
-            yield Path(directory) / name
+    for directory in _named_directories():
+        yield directory
+        yield directory / name
     yield cache_dir() / "models"
     yield cache_dir() / "models" / name
 
@@ -249,10 +252,11 @@ def _verified(model: str, file: str, sha256: str, directories: list[Path]) -> Pa
             actual=sha256_of(found[0]),
             hint="fetch it again, or rename it",
         )
-    raise ModelNotFound(
-        f"{file} of model {model} is not here",
-        hint=f"put it into a directory that HARNESS_MODELS names, or into {cache_dir() / 'models'}",
-    )
+    absent = [str(directory) for directory in _named_directories() if not directory.is_dir()]
+    hint = f"put it into a directory that HARNESS_MODELS names, or into {cache_dir() / 'models'}"
+    if absent:
+        hint = f"HARNESS_MODELS names {', '.join(absent)}, which is no directory"
+    raise ModelNotFound(f"{file} of model {model} is not here", hint=hint)
 
 
 def _derived(name: str, variant: str) -> ModelFiles:
