@@ -4,8 +4,9 @@ engine = Engine(checkpoint.config, checkpoint.tensors, dtype=np.float64)
 ids = list(generate(engine, [1, 403, 407], steps=64))
 """
 
+from harness.engine.consumers import Judged, TopTwo
 from harness.engine.generate import clamp_steps, generate
-from harness.engine.model import Engine, Judged, Lockstep, Session, TopTwo
+from harness.engine.model import Engine, Lockstep, Session
 from harness.engine.ops import LIBRARY, STRICT, Ops, Step
 from harness.engine.threads import blas_threads
 

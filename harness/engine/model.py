@@ -14,11 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.engine.attention import attention_by_steps, causal_attention, single_query_attention, swiglu
+from harness.engine.consumers import Consumer, Judged, Rows, TopTwo
 from harness.engine.kv_cache import CacheKind, make_cache
 from harness.engine.ops import (
     FUSED_ATTENTION,
@@ -34,17 +36,16 @@ from harness.engine.ops import (
     matmul_strict,
     quantised_matmul,
 )
+from harness.engine.screen import largest_norm, screened
 from harness.model_config import ModelConfig
 from harness.quant import QuantTensor
 
-__all__ = ["Engine", "Judged", "Lockstep", "Session", "TopTwo"]
+__all__ = ["Engine", "Lockstep", "Session"]
 
 _KEEP_BYTES = 3 << 30  # cast weights up to this size are kept between calls
 _ROWS = 1024  # tokens of one product: enough for full speed, few enough to stay in the caches
 _VOCAB_BLOCK = 1024  # classifier rows of one block of logits
 _CLASSIFIER_ROWS = 1024
-_SWIGLU_ROWS = 32
-_QUERY_CHUNK_BYTES = 256  # queries of one attention block, as bytes of a row: halves the work on what the mask hides
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,77 +58,6 @@ class LayerWeights:
     wo: Weight
     w_gate_up: tuple[Weight, ...]  # one fused matrix, or w_gate, w_up
     w_down: Weight
-
-
-class Consumer(Protocol):
-    """Takes blocks of logits as they are made: rows (indices into all scored positions), first id, block."""
-
-    def take(self, rows: slice, first_id: int, block: Array) -> None: ...
-
-
-class Judged:
-    """For each scored position: the best token and its logit, and the logit of the token that was chosen."""
-
-    def __init__(self, chosen: Array) -> None:
-        n = len(chosen)
-        self.chosen = chosen
-        self.best = np.zeros(n, np.int64)
-        self.best_logit = np.full(n, -np.inf)
-        self.chosen_logit = np.full(n, np.nan)
-
-    def take(self, rows: slice, first_id: int, block: Array) -> None:
-        best = block.argmax(axis=1)  # quicker than the maximum, and says where it is
-        top = block[np.arange(len(block)), best]
-        better = np.flatnonzero(top > self.best_logit[rows])
-        self.best[rows][better] = best[better] + first_id
-        self.best_logit[rows][better] = top[better]
-        local = self.chosen[rows] - first_id
-        here = np.flatnonzero((local >= 0) & (local < block.shape[1]))
-        self.chosen_logit[rows][here] = block[here, local[here]]
-
-    @property
-    def regret(self) -> Array:
-        """(n,) float64: best logit minus chosen logit; 0 where the choice was a best one."""
-        out: Array = self.best_logit - self.chosen_logit
-        return out
-
-
-class TopTwo:
-    """For each scored position: the two best tokens and their logits."""
-
-    def __init__(self, n: int) -> None:
-        self.ids = np.zeros((n, 2), np.int64)
-        self.logits = np.full((n, 2), -np.inf)
-
-    def take(self, rows: slice, first_id: int, block: Array) -> None:
-        index = np.arange(len(block))
-        rest = block.copy()
-        for _ in range(2):
-            best = rest.argmax(axis=1)
-            top = rest[index, best].astype(np.float64)
-            rest[index, best] = -np.inf
-            ids, logits = self.ids[rows], self.logits[rows]
-            first = top > logits[:, 0]
-            second = ~first & (top > logits[:, 1])
-            ids[first, 1], logits[first, 1] = ids[first, 0], logits[first, 0]
-            ids[first, 0], logits[first, 0] = best[first] + first_id, top[first]
-            ids[second, 1], logits[second, 1] = best[second] + first_id, top[second]
-
-    @property
-    def margin(self) -> Array:
-        """(n,) float64: how far the best logit leads."""
-        out: Array = self.logits[:, 0] - self.logits[:, 1]
-        return out
-
-
-class _Rows:
-    """Keeps whole rows of logits; for few positions only."""
-
-    def __init__(self, n: int, vocab_size: int, dtype: npt.DTypeLike) -> None:
-        self.logits = np.empty((n, vocab_size), dtype)
-
-    def take(self, rows: slice, first_id: int, block: Array) -> None:
-        self.logits[rows, first_id : first_id + block.shape[1]] = block
 
 
 class Engine:
@@ -163,6 +93,8 @@ class Engine:
         self._fuses_rotation = family is LIBRARY and not replaced & FUSED_ROTATION
         self._fuses_attention = family is LIBRARY and not replaced & FUSED_ATTENTION
         self._fuses_swiglu = family is LIBRARY and not replaced & {"activation", "gated"}
+        self._screens = self.dtype == np.float64 and ops.matmul is matmul and "logits" not in replaced
+        self._largest_norm = 0.0  # of the classifier's rows, once it was needed
         self._plain_cache = not replaced & {"position", "cache_row", "cached_k", "cached_v", "mask"}
         self._keeps = config.n_params * self.dtype.itemsize <= keep_bytes
         self._layers: dict[int, LayerWeights] = {}
@@ -383,6 +315,14 @@ class Engine:
         h = ops.final_norm(Step(self.config, -1, pos, self.dtype, {}), x, gain)
         if tap:
             tap("final_norm", -1, h)
+        if isinstance(consumer, Judged) and self._screens and not tap:
+            exact = self.ops.weight(self.config, -1, "lm_head", self._lookup)
+            if isinstance(exact, np.ndarray) and exact.dtype == np.float32:
+                self._largest_norm = self._largest_norm or largest_norm(exact)
+                found = screened(h, exact, consumer.chosen, self._largest_norm)
+                if found:
+                    consumer.settle(*found)
+                    return
         classifier = self._outer("lm_head")
         n_rows = len(x) if tap else _CLASSIFIER_ROWS  # a tap sees whole values
         for first_id, block in [(0, classifier)] if tap else _vocab_blocks(classifier):
@@ -437,7 +377,7 @@ class Engine:
 
     def logits(self, sequence: Sequence[int], first: int = 0, tap: Tap | None = None) -> Array:
         """Logits (n_positions, vocab_size) of one sequence from position `first` on."""
-        kept = _Rows(len(sequence) - first, self.config.vocab_size, self.dtype)
+        kept = Rows(len(sequence) - first, self.config.vocab_size, self.dtype)
         self.score([sequence], kept, first=[first], tap=tap)
         return kept.logits
 
@@ -575,84 +515,6 @@ class Lockstep:
         keys, values = self._k[:, rows].reshape(shape), self._v[:, rows].reshape(shape)
         mixed: Array = attention_by_steps(ops, step, q[:, None], keys, values, seen)[:, 0]
         return mixed
-
-
-def attention_by_steps(ops: Ops, step: Step, q: Array, k: Array, v: Array, seen: Array) -> Array:
-    """Attention as the chain of its operations: q (B, T, H, head_dim), k and v (B, S, G, head_dim), seen (T, S)."""
-    kv_head = ops.head_map(step)
-    weights = ops.softmax(step, ops.scale(step, ops.scores(step, q, k[:, :, kv_head])), seen)
-    return ops.mix(step, weights, v[:, :, kv_head])
-
-
-def causal_attention(q: Array, k: Array, v: Array, *, start: int) -> Array:
-    """The same function, fused, for queries (T, H, head_dim) at positions start.. over keys 0..start+T-1.
-
-    Works through blocks of queries, so that little is computed that the mask would hide; divides by the softmax's
-    sum after mixing.
-    """
-    n_tokens, n_heads, head_dim = q.shape
-    kv_heads = k.shape[1]
-    rep = n_heads // kv_heads
-    out = np.empty((n_tokens, n_heads, head_dim), q.dtype)
-    grouped_out = out.reshape(n_tokens, kv_heads, rep, head_dim).transpose(1, 2, 0, 3)
-    grouped = q.reshape(n_tokens, kv_heads, rep, head_dim).transpose(1, 2, 0, 3)
-    keys = np.ascontiguousarray(k.transpose(1, 0, 2))  # (G, S, head_dim)
-    values = np.empty((kv_heads, len(k), head_dim + 1), q.dtype)  # a column of ones adds up the weights
-    values[:, :, :head_dim] = v.transpose(1, 0, 2)
-    values[:, :, head_dim] = 1
-    factor = q.dtype.type(1.0 / math.sqrt(head_dim))
-    chunk = _QUERY_CHUNK_BYTES // q.dtype.itemsize
-    for begin in range(0, n_tokens, chunk):
-        end = min(begin + chunk, n_tokens)
-        width, n_keys = end - begin, start + end
-        block = np.multiply(grouped[:, :, begin:end].transpose(0, 3, 1, 2), factor, order="C")
-        # Keys outermost: the maximum over them is then taken across whole rows, which is quicker than within rows.
-        s = keys[:, :n_keys] @ block.reshape(kv_heads, head_dim, rep * width)
-        if width > 1:
-            s.reshape(kv_heads, n_keys, rep, width)[:, start + begin :] += _future(width, q.dtype)[:, None]
-        s -= s.max(axis=1, keepdims=True)
-        np.exp(s, out=s)
-        mixed = (s.transpose(0, 2, 1) @ values[:, :n_keys]).reshape(kv_heads, rep, width, head_dim + 1)
-        np.divide(mixed[..., :head_dim], mixed[..., head_dim:], out=grouped_out[:, :, begin:end])
-    return out
-
-
-def swiglu(gate: Array, up: Array) -> Array:
-    """silu(gate) * up, fused: a few rows at a time, which stay in the first caches through all passes."""
-    out = np.empty(gate.shape, gate.dtype)
-    for begin in range(0, len(gate), _SWIGLU_ROWS):
-        rows = slice(begin, begin + _SWIGLU_ROWS)
-        g, part = gate[rows], out[rows]
-        np.negative(g, out=part)
-        np.exp(part, out=part)  # overflows to infinity where silu is 0
-        part += 1
-        np.divide(g, part, out=part)
-        part *= up[rows]
-    return out
-
-
-def single_query_attention(q: Array, k: Array, v: Array) -> Array:
-    """The same function for one query (1, H, head_dim) that sees all keys (S, G, head_dim)."""
-    _, n_heads, head_dim = q.shape
-    kv_heads = k.shape[1]
-    block = q.reshape(kv_heads, n_heads // kv_heads, head_dim) * q.dtype.type(1.0 / math.sqrt(head_dim))
-    s = block @ k.transpose(1, 2, 0)
-    s -= s.max(axis=-1, keepdims=True)
-    np.exp(s, out=s)
-    mixed: Array = s @ v.transpose(1, 0, 2)
-    mixed /= s.sum(axis=-1, keepdims=True)
-    return mixed
-
-
-_FUTURE: dict[tuple[int, Any], Array] = {}
-
-
-def _future(width: int, dtype: npt.DTypeLike) -> Array:
-    """(keys, queries), each width, to add to scores: -inf where the key comes after the query."""
-    key = (width, np.dtype(dtype))
-    if key not in _FUTURE:
-        _FUTURE[key] = np.tril(np.full((width, width), -np.inf, dtype), -1)
-    return _FUTURE[key]
 
 
 def _stacked(parts: Sequence[Weight]) -> Weight:

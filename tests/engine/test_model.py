@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness import checkpoint
 from harness.checkpoint import Checkpoint, expected_shapes
-from harness.engine import LIBRARY, STRICT, Engine, Judged, TopTwo, generate
+from harness.engine import LIBRARY, STRICT, Engine, Judged, TopTwo, attention, generate, screen
 from harness.engine import model as model_module
 from harness.model_config import ModelConfig
 from harness.quant import QuantTensor
@@ -34,8 +34,11 @@ def assert_close(actual, expected, dtype):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Every loop over blocks runs several times, and ends with a part of one."""
-    for name, size in (("_ROWS", 7), ("_VOCAB_BLOCK", 5), ("_CLASSIFIER_ROWS", 4), ("_QUERY_CHUNK_BYTES", 24)):
+    for name, size in (("_ROWS", 7), ("_VOCAB_BLOCK", 5), ("_CLASSIFIER_ROWS", 4)):
         monkeypatch.setattr(model_module, name, size)
+    for name, size in (("_ROWS", 6), ("_IDS", 5)):
+        monkeypatch.setattr(screen, name, size)
+    monkeypatch.setattr(attention, "_QUERY_CHUNK_BYTES", 24)
 
 
 class Rows:

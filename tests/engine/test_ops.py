@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from harness.engine import LIBRARY, STRICT, Step, libm
-from harness.engine.model import attention_by_steps, causal_attention, single_query_attention
+from harness.engine.attention import attention_by_steps, causal_attention, single_query_attention
 from harness.engine.ops import sequential_product
 from harness.model_config import ModelConfig
 from harness.quant import QuantTensor
@@ -268,5 +268,5 @@ def test_blocks_of_queries_change_nothing(chunk, monkeypatch):
     q = random.standard_normal((11, 4, 6))
     k, v = random.standard_normal((2, 15, 2, 6))
     expected = causal_attention(q, k, v, start=4)
-    monkeypatch.setattr("harness.engine.model._QUERY_CHUNK_BYTES", chunk * 8)
+    monkeypatch.setattr("harness.engine.attention._QUERY_CHUNK_BYTES", chunk * 8)
     np.testing.assert_allclose(causal_attention(q, k, v, start=4), expected, rtol=0, atol=1e-13)
