@@ -4,7 +4,8 @@
       InputError             the user's file or flag is wrong          -> one line, exit 2
         CheckpointError  TokenizerError  TraceFormatError  ManifestError  CaseError  RunFileError
       ImplementationError    the program under test misbehaved         -> becomes a Verdict, the run goes on
-        BuildFailed  StartFailed  Crashed  TimedOut  OutputLimit  MemoryLimit  NoOutput  ProtocolViolation
+        BuildFailed  StartFailed  Crashed  TimedOut  OutputLimit  MemoryLimit  NoOutput
+        ProtocolViolation  Refused  Unsupported
       MissingDependency      an optional package, compiler or runtime is absent -> skip with reason, or exit 2
 
 A message says what, where, expected against got, and the next step, in that order. The same facts are
@@ -14,6 +15,7 @@ fields, so that tests and reports read fields and never prose. A wrong number is
 from __future__ import annotations
 
 from os import PathLike, fspath
+from typing import Any
 
 __all__ = [
     "BuildFailed",
@@ -29,11 +31,13 @@ __all__ = [
     "NoOutput",
     "OutputLimit",
     "ProtocolViolation",
+    "Refused",
     "RunFileError",
     "StartFailed",
     "TimedOut",
     "TokenizerError",
     "TraceFormatError",
+    "Unsupported",
 ]
 
 
@@ -165,7 +169,30 @@ class NoOutput(ImplementationError):
 
 
 class ProtocolViolation(ImplementationError):
-    """It answered with something that the protocol does not allow."""
+    """It answered with something that the protocol does not allow.
+
+    Args:
+        fault: "malformed" (the line is no reply, or a word of it cannot stand there), "count" (more or fewer things
+            than it says, or than were asked for), "echo" (other parameters than it was given), "number" (the reply to
+            another request), "unasked" (lines that nobody asked for) or "version".
+        sent, received: the request, and what came, as bytes.
+    """
+
+    def __init__(
+        self, what: str, *, fault: str = "malformed", sent: bytes = b"", received: bytes = b"", **facts: Any
+    ) -> None:
+        self.fault = fault
+        self.sent = sent
+        self.received = received
+        super().__init__(what, **facts)
+
+
+class Refused(ImplementationError):
+    """It understood a request and answered that it cannot do it."""
+
+
+class Unsupported(ImplementationError):
+    """It answered that it does not offer what it was asked for."""
 
 
 class MissingDependency(HarnessError):

@@ -20,8 +20,10 @@ from harness.errors import (
     NoOutput,
     OutputLimit,
     ProtocolViolation,
+    Refused,
     StartFailed,
     TimedOut,
+    Unsupported,
 )
 
 __all__ = [
@@ -85,6 +87,8 @@ _FAILURES: dict[type[ImplementationError], Kind] = {
     OutputLimit: Kind.OUTPUT_LIMIT,
     MemoryLimit: Kind.MEMORY_LIMIT,
     ProtocolViolation: Kind.PROTOCOL,
+    Refused: Kind.CRASHED,  # as a program that says so and exits
+    Unsupported: Kind.UNSUPPORTED,
 }
 
 

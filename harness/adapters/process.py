@@ -53,7 +53,18 @@ from harness.errors import (
 )
 from harness.results import Observation
 
-__all__ = ["Command", "Descriptors", "Limits", "failed", "prepare", "read_now", "run", "signal_name", "terminate_all"]
+__all__ = [
+    "Command",
+    "Descriptors",
+    "Limits",
+    "failed",
+    "prepare",
+    "read_now",
+    "run",
+    "runs",
+    "signal_name",
+    "terminate_all",
+]
 
 GRACE_S = 0.2  # for processes that outlive the main one to finish writing
 PAUSE_S = 0.003  # between two reads of a slow stream: a wake-up for each token would disturb what is measured
