@@ -33,23 +33,38 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     >>> shapes["layers.0.wk"], shapes["layers.0.w_down"], "lm_head" in shapes
     ((4, 8), (8, 12), False)
     """
-    dim, kv_dim, hidden_dim, vocab_size = config.dim, config.kv_dim, config.hidden_dim, config.vocab_size
-    shapes: dict[str, tuple[int, ...]] = {"tok_embedding": (vocab_size, dim)}
+    dim, q_dim, kv_dim, hidden_dim = config.dim, config.q_dim, config.kv_dim, config.hidden_dim
+    block = config.block
+    shapes: dict[str, tuple[int, ...]] = {"tok_embedding": (config.vocab_size, dim)}
+
+    def norm(name: str) -> None:
+        shapes[name] = (dim,)
+        if block.norm == "layer":
+            shapes[f"{name}_bias"] = (dim,)
+
+    def matrix(name: str, n_out: int, n_in: int, *, has_bias: bool) -> None:
+        shapes[name] = (n_out, n_in)
+        if has_bias:
+            shapes[f"{name}_bias"] = (n_out,)
+
     for layer in range(config.n_layers):
-        shapes |= {
-            f"layers.{layer}.attn_norm": (dim,),
-            f"layers.{layer}.wq": (dim, dim),
-            f"layers.{layer}.wk": (kv_dim, dim),
-            f"layers.{layer}.wv": (kv_dim, dim),
-            f"layers.{layer}.wo": (dim, dim),
-            f"layers.{layer}.ffn_norm": (dim,),
-            f"layers.{layer}.w_gate": (hidden_dim, dim),
-            f"layers.{layer}.w_up": (hidden_dim, dim),
-            f"layers.{layer}.w_down": (dim, hidden_dim),
-        }
-    shapes["final_norm"] = (dim,)
+        at = f"layers.{layer}."
+        norm(at + "attn_norm")
+        for name, width in (("wq", q_dim), ("wk", kv_dim), ("wv", kv_dim)):
+            matrix(at + name, width, dim, has_bias=block.qkv_bias)
+        if block.qk_norm:
+            shapes |= {at + "q_norm": (config.head_dim,), at + "k_norm": (config.head_dim,)}
+        matrix(at + "wo", dim, q_dim, has_bias=block.other_bias)
+        if not block.is_parallel:
+            norm(at + "ffn_norm")
+        for name in ("w_gate", "w_up") if block.is_gated else ("w_up",):
+            matrix(at + name, hidden_dim, dim, has_bias=block.other_bias)
+        matrix(at + "w_down", dim, hidden_dim, has_bias=block.other_bias)
+    norm("final_norm")
     if not config.is_tied:
-        shapes["lm_head"] = (vocab_size, dim)
+        matrix("lm_head", config.vocab_size, dim, has_bias=block.other_bias)
+    elif block.other_bias:
+        shapes["lm_head_bias"] = (config.vocab_size,)
     return shapes
 
 
