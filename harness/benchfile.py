@@ -47,6 +47,7 @@ __all__ = [
     "Round",
     "Row",
     "Sample",
+    "finite",
     "grouped",
     "is_bench",
     "plain",
@@ -161,8 +162,8 @@ class Sample:
 
     Attributes:
         round: within the key, from 0; -1 for the warm-up, which counts for nothing.
-        run: "short", "long" (more generated tokens), "prompt" (a longer prompt), or "context" (as short, up to one of
-            the context lengths that were asked for: n_prompt + n_generated - 1 positions).
+        run: "short", "long" (more generated tokens), "prompt" (a longer prompt), or "context N" (as short, but up to N
+            positions: n_prompt + n_generated - 1 = N, unless the model stopped before).
         n_prompt: ids of the prompt, BOS included.
         n_generated: tokens generated after it, counted by the harness.
         wall_s, first_byte_s, cpu_s, peak_rss_bytes, reported_tps: as in `Observation`.
@@ -172,7 +173,8 @@ class Sample:
         steal: share of the time that the hypervisor took.
         load, hz: of the machine, afterwards.
         harness_cpu_s: processor time that the harness itself took while it asked and waited.
-        disk_bytes, major_faults: that the machine read from its disks meanwhile, and page faults that waited for them.
+        disk_bytes: that the machine read from its disks meanwhile, for anybody.
+        major_faults: times that somebody waited for a page from there.
     """
 
     key: Key
@@ -268,8 +270,8 @@ class Row:
         harness_share: of the time of its runs that may be the harness's doing: processor time of the harness while
             they ran, and what it adds to each run by starting and ending it.
         contexts: decoding speed against context length, in order, where it was asked for.
-        disk_token_bytes: bytes that the machine read from its disks for each decoded token, where memory does not hold
-            the model; else None.
+        disk_token_bytes: bytes that the machine read from its disks for each decoded token, where memory does not
+            hold the model; else None.
         to_fp32: of an int8 row, its speed over that of the same program in float32, where the run has both.
         scaling: of a row with several threads, its speed over that with one, where the run has both.
     """
@@ -403,19 +405,20 @@ def _parsed(line: bytes, *, is_first: bool) -> tuple[str, Record | None]:
 
 def plain(record: Record) -> dict[str, Any]:
     """Return a record as what JSON can hold."""
-    content = _finite(dataclasses.asdict(record))
+    content = finite(dataclasses.asdict(record))
     assert isinstance(content, dict)
     first = {"record": _NAMES[type(record)], **({"command": "bench"} if isinstance(record, Header) else {})}
     return {**first, **content}
 
 
-def _finite(value: object) -> object:
+def finite(value: object) -> Any:
+    """Return a value in which numbers that JSON lacks are strings."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 

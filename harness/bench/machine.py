@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from threadpoolctl import threadpool_info
 
-__all__ = ["Machine", "Usage", "machine", "steal_s", "usage"]
+__all__ = ["Machine", "Usage", "machine", "memory_bytes", "steal_s", "usage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,16 @@ class Usage:
         steal_s: seconds that the hypervisor has taken.
         load: processes that want to run, over the last minute.
         hz: mean frequency of the processors now.
+        disk_bytes: read from disks since it started, for anybody.
+        major_faults: times that somebody waited for a page from a disk.
     """
 
     busy_s: float | None = None
     steal_s: float | None = None
     load: float | None = None
     hz: float | None = None
+    disk_bytes: int | None = None
+    major_faults: int | None = None
 
 
 def usage() -> Usage:
@@ -72,7 +77,7 @@ def usage() -> Usage:
         load = os.getloadavg()[0]
     except OSError:
         load = None
-    return Usage(_busy_s(), steal_s(), load, _hz())
+    return Usage(_busy_s(), steal_s(), load, _hz(), *_paged_in())
 
 
 def _busy_s() -> float | None:
@@ -82,6 +87,20 @@ def _busy_s() -> float | None:
         return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError):
         return None
+
+
+def _paged_in() -> tuple[int | None, int | None]:
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+        found = {name: int(value) for name, value in (line.split() for line in lines)}
+        return 1024 * found["pgpgin"], found["pgmajfault"]
+    except (OSError, ValueError, KeyError):
+        return None, None
+
+
+def memory_bytes() -> int:
+    """Memory that can be had now without anybody else losing what he holds; caches of files count as free."""
+    return int(psutil.virtual_memory().available)
 
 
 def _hz() -> float | None:

@@ -1,9 +1,10 @@
 """Measure programs: interleaved in rounds of random order, one run at a time, every run's tokens verified.
 
     group     the programs on one model, in one precision, with so many threads
-    warm-up   each program once short and once longer: it must verify, and shows how long a round will take
-    round     a fresh prompt; every program in random order makes its three runs (see `rows`) in random order, and
-              the probe of the machine's limits has its turn among them; then the texts are judged
+    warm-up   each program once short and, unless tokens are slow, once longer: it must verify, and shows how long a
+              round will take
+    round     a fresh prompt; every program in random order makes its runs (see `rows`) in random order, and the
+              probes of the machine's limits have their turn among them; then the texts are judged, all in one go
 
 A program whose text is not right, in the warm-up or in a timed run, has no row. Prompts are drawn at random, so a
 program cannot have learnt the answers. Nothing is judged while something is timed.
@@ -15,33 +16,29 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
-from harness import tokenizer
 from harness.adapters.implementation import Implementation
 from harness.adapters.process import Limits
 from harness.bench.machine import Usage, usage
-from harness.bench.rows import summarise
+from harness.bench.plan import Cost, Lengths, Prompt, guessed_token_s, lengths, prompt_of, round_s, shortened
+from harness.bench.roofline import Probes
+from harness.bench.rows import summarise, with_ratios
 from harness.bench.workload import Workload
 from harness.benchfile import Absent, Key, Limit, Record, Row, Sample
 from harness.errors import ImplementationError, InputError, MissingDependency
-from harness.model_config import ModelConfig
 from harness.models import ModelFiles
 from harness.results import Kind, Observation, Request, kind_of_failure
 
-__all__ = ["Checked", "Group", "Lengths", "Outcome", "Progress", "Prompt", "lengths", "measure", "prompt_of"]
+__all__ = ["Checked", "Group", "Outcome", "Progress", "Run", "measure"]
 
-RUNS = ("short", "long", "prompt")
 _WARM_MORE = 24  # tokens that the longer warm-up run generates beyond the short one
-_LEAST_MORE = 64  # tokens between the short and the long run that a budget leaves at least
+_SLOW_S = 1.0  # of a token: the longer warm-up run is left out
 _TRIES = 20  # prompts drawn for a real model until one is followed by enough tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A prompt and how many ids it is, BOS included."""
-
-    text: bytes
-    n_ids: int
+_PATIENCE_S, _PATIENCE_BYTES_PER_S = 600.0, 50e6  # how long a run may take, or as long as a slow disk would
+_IN_MEMORY = 0.9  # of the memory that can be had: what a model may take to be held by it
+_PROBED = 0.25  # of the memory that can be had: what a probe takes at most
+_PROBED_BYTES = 1 << 30  # beside a model that memory does not hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +54,20 @@ class Checked:
     reason: str = ""
 
 
-Verify = Callable[[Implementation, Workload, Request, Prompt, int, Observation], Checked]
-"""Judge a run: who, what model, what was asked, with which prompt, how many tokens, what was seen."""
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that is not judged yet: who was asked what, for so many tokens, and what was seen."""
 
-Probe = Callable[[int, int], tuple[float, float, float, str]]
-"""(bytes of the working set, threads) -> bytes read, bytes of a product, operations per second; how."""
+    impl: Implementation
+    request: Request
+    prompt: Prompt
+    n_tokens: int
+    observation: Observation
+    sample: Sample
+
+
+Verify = Callable[[Workload, Sequence[Run]], list[Checked]]
+"""Judge runs on a model, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +82,8 @@ class Group:
     threads: int
     impls: tuple[tuple[Implementation, ModelFiles], ...]
 
-
-@dataclass(frozen=True, slots=True)
-class Lengths:
-    """Ids of the two prompts, and generated tokens of the short and the long run."""
-
-    n_prompt: int
-    n_long_prompt: int
-    n_short: int
-    n_long: int
+    def key(self, impl: Implementation) -> Key:
+        return Key(self.workload.name, self.workload.precision, self.threads, impl.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +111,6 @@ class Outcome:
     interrupted: bool = False
 
 
-def lengths(config: ModelConfig) -> Lengths:
-    """Choose run lengths that fit into the context, far enough apart for tokens to outweigh what start-up varies."""
-    n_prompt = 8 if config.seq_len >= 64 else 4
-    room = config.seq_len - n_prompt
-    n_long = room if config.n_params < 1_000_000 else min(room, 256)
-    n_short = min(8, max(1, n_long // 4))
-    return Lengths(n_prompt, max(n_prompt + 1, min(264, config.seq_len // 2)), n_short, n_long)
-
-
 def measure(
     groups: Sequence[Group],
     *,
@@ -128,26 +118,45 @@ def measure(
     rounds: int = 9,
     budget_s: float | None = None,
     seed: int = 0,
-    probe: Probe | None = None,
+    contexts: Sequence[int] = (),
+    probes: Probes | None = None,
     room: Callable[[Workload, Prompt, int], int] | None = None,
     n_cpus: int = 1,
+    memory_bytes: Callable[[], int] | None = None,
     record: Callable[[Record], None] = lambda _: None,
     progress: Callable[[Progress], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
+    cpu_clock: Callable[[], float] = time.process_time,
     look: Callable[[], Usage] = usage,
 ) -> Outcome:
     """Measure groups one after another. Ctrl-C ends it, and what was measured is returned.
 
     Args:
-        verify: judges each run.
+        verify: judges the runs.
         rounds: at most, of each group.
         budget_s: seconds for everything; the groups share it, and one that gets no round has no row.
         seed: of orders and prompts.
-        probe: of the machine's limits.
+        contexts: context lengths up to which further runs of every round go.
+        probes: of the machine's limits.
         room: how many tokens a real model generates before it stops by itself, up to so many.
+        memory_bytes: that can be had; tells models that memory does not hold. Without it every model is taken to fit.
         record: told every record as it arises.
+        cpu_clock: processor time of this process.
     """
-    session = _Session(verify, probe, room, n_cpus, record, progress, clock, look, random.Random(seed))
+    session = _Session(
+        verify=verify,
+        probes=probes,
+        room=room,
+        contexts=tuple(contexts),
+        n_cpus=n_cpus,
+        memory_bytes=memory_bytes,
+        record=record,
+        progress=progress,
+        clock=clock,
+        cpu_clock=cpu_clock,
+        look=look,
+        rng=random.Random(seed),
+    )
     end = None if budget_s is None else clock() + budget_s
     try:
         for number, group in enumerate(groups):
@@ -158,103 +167,89 @@ def measure(
     return session.outcome
 
 
-def prompt_of(work: Workload, n_ids: int, rng: random.Random) -> Prompt:
-    """Draw a prompt of exactly n_ids ids for a synthetic model, of about as many for a real one."""
-    if work.is_synthetic:
-        letters = bytes(rng.choice(b"abcdefghijklmnopqrstuvwxyz") for _ in range(max(0, n_ids - 2)))
-        return Prompt(letters, len(letters) + 2 if letters else 1)
-    words = tokenizer.read(work.files.tokenizer, work.config.vocab_size)
-    text = ""
-    while True:
-        longer = f"{text} {rng.choice(_STORY)}".strip()
-        ids = words.encode(longer)
-        if len(ids) > n_ids and text:
-            return Prompt(text.encode(), len(words.encode(text)))
-        text = longer
-        if len(ids) >= n_ids:
-            return Prompt(text.encode(), len(ids))
+class _OutOfTime(Exception):
+    """The budget ended while a program ran."""
 
 
-# Enough of these in any order make a prompt that a model of children's stories goes on from.
-_STORY = (
-    *("Once", "upon", "a", "time", "there", "was", "a", "little", "girl", "who", "had", "a", "big", "red", "ball"),
-    *("One", "day", "Tom", "and", "his", "friend", "Lily", "went", "to", "the", "park", "and", "saw", "the", "dog"),
-    *("They", "like", "to", "play", "with", "cars", "books", "blocks", "very", "happy", "because", "the", "sun"),
-)
-
-
+@dataclass(slots=True)
 class _Session:
     """One benchmark under way."""
 
-    def __init__(
-        self,
-        verify: Verify,
-        probe: Probe | None,
-        room: Callable[[Workload, Prompt, int], int] | None,
-        n_cpus: int,
-        record: Callable[[Record], None],
-        progress: Callable[[Progress], None],
-        clock: Callable[[], float],
-        look: Callable[[], Usage],
-        rng: random.Random,
-    ) -> None:
-        self.outcome = Outcome()
-        self._verify, self._probe, self._room = verify, probe, room
-        self._n_cpus, self._record, self._progress = n_cpus, record, progress
-        self._clock, self._look, self._rng = clock, look, rng
+    verify: Verify
+    probes: Probes | None
+    room: Callable[[Workload, Prompt, int], int] | None
+    contexts: tuple[int, ...]
+    n_cpus: int
+    memory_bytes: Callable[[], int] | None
+    record: Callable[[Record], None]
+    progress: Callable[[Progress], None]
+    clock: Callable[[], float]
+    cpu_clock: Callable[[], float]
+    look: Callable[[], Usage]
+    rng: random.Random
+    outcome: Outcome = field(default_factory=Outcome)
 
     def measure(self, group: Group, rounds: int, deadline: float | None, groups_left: int) -> None:
         """Measure one group and add its rows."""
-        work, n = group.workload, lengths(group.workload.config)
+        work = group.workload
+        in_memory = self._holds(work)
+        token_s = guessed_token_s(work.token_bytes, in_memory=in_memory)
+        n = lengths(work.config, token_s, self.contexts)
         try:
-            alive, round_s, n = self._warm_up(group, n, rounds, deadline)
-            started = self._clock()
+            alive, expected_s, n = self._warm_up(group, n, rounds, deadline, is_slow=token_s > _SLOW_S)
+            started = self.clock()
             for number in range(rounds):
-                now = self._clock()
-                per_round = (now - started) / number if number else round_s
+                now = self.clock()
+                per_round = (now - started) / number if number else expected_s
                 if not alive or (deadline is not None and now + (per_round if number else 0) > deadline):
                     break
                 left = per_round * (rounds - number) * groups_left
-                self._progress(Progress(f"{work.name} {work.precision}", number, rounds, left))
-                self._one_round(group, alive, number, n, deadline)
+                if deadline is not None:
+                    left = min(left, max(0.0, deadline - now) * groups_left)
+                self.progress(Progress(f"{work.name} {work.precision}", number, rounds, left))
+                self._one_round(group, alive, number, n, deadline, in_memory=in_memory)
+        except _OutOfTime:
+            pass
         finally:  # an interruption keeps what there is
-            self._conclude(group)
+            self._conclude(group, in_memory=in_memory)
+
+    def _holds(self, work: Workload) -> bool:
+        return self.memory_bytes is None or work.token_bytes <= _IN_MEMORY * self.memory_bytes()
 
     def _warm_up(
-        self, group: Group, n: Lengths, rounds: int, deadline: float | None
+        self, group: Group, n: Lengths, rounds: int, deadline: float | None, *, is_slow: bool
     ) -> tuple[list[tuple[Implementation, ModelFiles]], float, Lengths]:
         """Run everything once; return what may be timed, the seconds of a round, and the lengths that fit."""
         work = group.workload
         prompt, _ = self._prompts(work, n)
-        alive, cost = [], []
         middle = min(n.n_long, n.n_short + _WARM_MORE)
+        seen: list[tuple[Implementation, ModelFiles, list[Run]]] = []
         for impl, files in group.impls:
-            self._progress(Progress(f"{work.name} {work.precision}: warming up {impl.name}", 0, rounds, None))
-            key = Key(work.name, work.precision, group.threads, impl.name)
-            if deadline is not None and self._clock() > deadline:
-                self._absent(key, "SKIPPED", "the budget was used up before its turn")
+            self.progress(Progress(f"{work.name} {work.precision}: warming up {impl.name}", 0, rounds, None))
+            if deadline is not None and self.clock() > deadline:
+                self._absent(group.key(impl), "SKIPPED", "the budget was used up before its turn")
                 continue
             try:
-                seen = [
-                    self._run(group, impl, files, key, prompt, count, -1, "short", deadline)
-                    for count in (n.n_short, middle)
+                runs = [
+                    self._run(group, impl, files, prompt, count, -1, "short", deadline)
+                    for count in ([n.n_short] if is_slow else [n.n_short, middle])
                 ]
             except MissingDependency as missing:
-                self._absent(key, Kind.SKIPPED.value, str(missing))
-                continue
+                self._absent(group.key(impl), Kind.SKIPPED.value, str(missing))
             except InputError as unfit:
-                self._absent(key, Kind.UNSUPPORTED.value, str(unfit))
-                continue
-            if all(self._judged(group, impl, key, one) for one in seen):
+                self._absent(group.key(impl), Kind.UNSUPPORTED.value, str(unfit))
+            else:
+                seen.append((impl, files, runs))
+        self._judge(group, [run for _, _, runs in seen for run in runs])
+        gone = {one.key for one in self.outcome.absent}
+        alive, costs = [], []
+        for impl, files, runs in seen:
+            if group.key(impl) not in gone:
                 alive.append((impl, files))
-                walls = [one.observation.wall_s for one in seen]
-                cost.append((walls[0], max(0.0, (walls[1] - walls[0]) / max(1, middle - n.n_short))))
+                costs.append(_cost(runs))
         if deadline is not None and alive:
-            left = deadline - self._clock()
-            while min(rounds, 5) * _round_s(cost, n) > left and n.n_long - n.n_short >= 2 * _LEAST_MORE:
-                half = n.n_short + (n.n_long - n.n_short) // 2
-                n = Lengths(n.n_prompt, n.n_prompt + (n.n_long_prompt - n.n_prompt) // 2, n.n_short, half)
-        return alive, _round_s(cost, n), n
+            n = shortened(n, costs, rounds, deadline - self.clock())
+        return alive, round_s(costs, n), n
 
     def _one_round(
         self,
@@ -263,44 +258,53 @@ class _Session:
         number: int,
         n: Lengths,
         deadline: float | None,
+        *,
+        in_memory: bool,
     ) -> None:
         work = group.workload
         short, longer = self._prompts(work, n)
-        counts = {"short": (short, n.n_short), "long": (short, n.n_long), "prompt": (longer, n.n_short)}
+        counts = {"short": (short, n.n_short), "long": (short, n.n_long)}
+        if n.n_long_prompt > n.n_prompt:
+            counts["prompt"] = (longer, n.n_short)
+        for end in n.contexts:
+            counts[f"context {end}"] = (short, end - short.n_ids + 1)
         turns: list[tuple[Implementation, ModelFiles] | None] = [*alive]
-        if self._probe is not None:
+        if self.probes is not None:
             turns.append(None)
-        self._rng.shuffle(turns)
-        for turn in turns:
-            if turn is None:
-                self._limit(group, number)
-                continue
-            impl, files = turn
-            key = Key(work.name, work.precision, group.threads, impl.name)
-            runs = [*RUNS]
-            self._rng.shuffle(runs)
-            seen = [self._run(group, impl, files, key, *counts[run], number, run, deadline) for run in runs]
-            judged = [self._judged(group, impl, key, one) for one in seen]
-            if not all(judged):
-                alive.remove(turn)
+        self.rng.shuffle(turns)
+        seen: list[Run] = []
+        try:
+            for turn in turns:
+                if turn is None:
+                    self._limit(group, number, in_memory=in_memory)
+                    continue
+                impl, files = turn
+                names = [*counts]
+                self.rng.shuffle(names)
+                for name in names:
+                    seen.append(self._run(group, impl, files, *counts[name], number, name, deadline))
+        finally:
+            self._judge(group, seen)
+        gone = {one.key for one in self.outcome.absent}
+        alive[:] = [turn for turn in alive if group.key(turn[0]) not in gone]
 
     def _prompts(self, work: Workload, n: Lengths) -> tuple[Prompt, Prompt]:
         """Draw a short and a long prompt; those of a real model must be followed by enough tokens."""
 
         def draw(n_ids: int, n_tokens: int) -> Prompt:
-            best, most = prompt_of(work, n_ids, self._rng), -1
-            if work.is_synthetic or self._room is None:
+            best, most = prompt_of(work, n_ids, self.rng), -1
+            if work.is_synthetic or self.room is None:
                 return best
             for _ in range(_TRIES):
-                drawn = prompt_of(work, n_ids, self._rng)
-                found = self._room(work, drawn, n_tokens)
+                drawn = prompt_of(work, n_ids, self.rng)
+                found = self.room(work, drawn, n_tokens)
                 if found > most:
                     best, most = drawn, found
                 if found >= n_tokens:
                     break
             return best
 
-        return draw(n.n_prompt, n.n_long), draw(n.n_long_prompt, n.n_short)
+        return draw(n.n_prompt, n.n_most), draw(n.n_long_prompt, n.n_short)
 
     # ---- one run -------------------------------------------------------------------------------------------------
 
@@ -309,14 +313,14 @@ class _Session:
         group: Group,
         impl: Implementation,
         files: ModelFiles,
-        key: Key,
         prompt: Prompt,
         n_tokens: int,
         number: int,
         run: str,
         deadline: float | None,
-    ) -> _Seen:
-        n_tokens = min(n_tokens, group.workload.config.seq_len - prompt.n_ids + 1)
+    ) -> Run:
+        work = group.workload
+        n_tokens = min(n_tokens, work.config.seq_len - prompt.n_ids + 1)
         request = Request(
             files.checkpoint,
             files.tokenizer,
@@ -325,21 +329,21 @@ class _Session:
             temperature=0.0,
             threads=group.threads,
         )
-        patience = impl.manifest.timeout_s or 600.0
+        usual = max(_PATIENCE_S, request.steps * work.token_bytes / _PATIENCE_BYTES_PER_S)
+        patience = impl.manifest.timeout_s or usual
         if deadline is not None:
-            patience = min(patience, max(10.0, deadline - self._clock() + 10.0))
+            patience = min(patience, max(10.0, deadline - self.clock() + 10.0))
         size = files.checkpoint.stat().st_size if files.checkpoint.exists() else 0
-        before = self._look()
+        before, started = self.look(), self.cpu_clock()
         observation = impl.run(request, Limits(time_s=patience, memory_bytes=max(8 << 30, 3 * size)))
-        after = self._look()
+        harness_cpu_s, after = self.cpu_clock() - started, self.look()
+        is_late = observation.failure is not None and kind_of_failure(observation.failure) is Kind.TIMED_OUT
+        if is_late and deadline is not None and self.clock() > deadline:
+            raise _OutOfTime
         wall = observation.wall_s
-        other = steal = None
-        if wall > 0 and before.busy_s is not None and after.busy_s is not None:
-            other = max(0.0, (after.busy_s - before.busy_s - observation.cpu_s) / wall)
-        if wall > 0 and before.steal_s is not None and after.steal_s is not None:
-            steal = max(0.0, (after.steal_s - before.steal_s) / wall / self._n_cpus)
+        other, steal = _difference(before.busy_s, after.busy_s), _difference(before.steal_s, after.steal_s)
         sample = Sample(
-            key=key,
+            key=group.key(impl),
             round=number,
             run=run,
             n_prompt=prompt.n_ids,
@@ -351,37 +355,54 @@ class _Session:
             reported_tps=observation.reported_tps,
             n_bytes=len(observation.stdout),
             verdict="",
-            other_cpus=other,
-            steal=steal,
+            other_cpus=None if other is None or wall <= 0 else max(0.0, (other - observation.cpu_s) / wall),
+            steal=None if steal is None or wall <= 0 else max(0.0, steal / wall / self.n_cpus),
             load=after.load,
             hz=after.hz,
+            harness_cpu_s=harness_cpu_s,
+            disk_bytes=_difference(before.disk_bytes, after.disk_bytes),
+            major_faults=_difference(before.major_faults, after.major_faults),
         )
-        return _Seen(request, prompt, n_tokens, observation, sample)
+        return Run(impl, request, prompt, n_tokens, observation, sample)
 
-    def _judged(self, group: Group, impl: Implementation, key: Key, seen: _Seen) -> bool:
-        """Verify a run and keep its sample; False, and the key is absent, if its tokens are not right."""
-        failure = seen.observation.failure
-        if failure is not None:
-            checked = Checked(kind_of_failure(failure), 0, _reason(failure))
-        else:
-            checked = self._verify(impl, group.workload, seen.request, seen.prompt, seen.n_tokens, seen.observation)
-        sample = _with_verdict(seen.sample, checked)
-        self.outcome.samples.append(sample)
-        self._record(sample)
-        if not checked.kind.is_green:
-            self._absent(key, checked.kind.value, checked.reason)
-        return checked.kind.is_green
+    def _judge(self, group: Group, runs: Sequence[Run]) -> None:
+        """Verify runs and keep their samples; a program any of whose tokens are not right is absent."""
+        well = [run for run in runs if run.observation.failure is None]
+        judged = iter(self.verify(group.workload, well) if well else [])
+        for run in runs:
+            failure = run.observation.failure
+            if failure is None:
+                checked = next(judged)
+            else:
+                checked = Checked(kind_of_failure(failure), 0, _reason(failure))
+            sample = replace(run.sample, verdict=checked.kind.value, n_generated=checked.n_generated)
+            self.outcome.samples.append(sample)
+            self.record(sample)
+            if not checked.kind.is_green:
+                self._absent(sample.key, checked.kind.value, checked.reason)
 
-    def _limit(self, group: Group, number: int) -> None:
-        assert self._probe is not None
+    def _limit(self, group: Group, number: int, *, in_memory: bool) -> None:
+        """Probe the machine, with as many bytes as the model has, or as memory has room for beside it."""
+        assert self.probes is not None
         work = group.workload
-        limit = Limit(work.name, work.precision, group.threads, number, *self._probe(work.token_bytes, group.threads))
+        n_bytes = work.token_bytes
+        if not in_memory:
+            n_bytes = min(n_bytes, _PROBED_BYTES)
+        elif self.memory_bytes is not None:
+            n_bytes = min(n_bytes, int(_PROBED * self.memory_bytes()))
+        disk = None if in_memory or self.probes.disk is None else self.probes.disk(work.files.checkpoint)
+        found = self.probes.limits(n_bytes, group.threads)
+        limit = Limit(
+            *(work.name, work.precision, group.threads, number, *found),
+            spawn_s=self.probes.spawn_s(),
+            disk_bytes_per_s=disk,
+        )
         self.outcome.limits.append(limit)
-        self._record(limit)
+        self.record(limit)
 
     # ---- the end of a group --------------------------------------------------------------------------------------
 
-    def _conclude(self, group: Group) -> None:
+    def _conclude(self, group: Group, *, in_memory: bool) -> None:
         work = group.workload
         limits = [
             limit
@@ -390,21 +411,22 @@ class _Session:
         ]
         gone = {one.key for one in self.outcome.absent}
         for impl, _ in group.impls:
-            key = Key(work.name, work.precision, group.threads, impl.name)
+            key = group.key(impl)
             if key in gone:
                 continue
-            samples = [s for s in self.outcome.samples if s.key == key and s.round >= 0]
             found = summarise(
                 key,
-                samples,
+                [s for s in self.outcome.samples if s.key == key and s.round >= 0],
                 limits,
                 is_synthetic=work.is_synthetic,
                 token_bytes=work.token_bytes,
-                n_cpus=self._n_cpus,
+                n_cpus=self.n_cpus,
+                in_memory=in_memory,
             )
             if isinstance(found, Row):
+                found = with_ratios(found, self.outcome.rows, self.outcome.samples)
                 self.outcome.rows.append(found)
-                self._record(found)
+                self.record(found)
             else:
                 self._absent(key, found.kind, found.reason)
 
@@ -413,28 +435,25 @@ class _Session:
             return
         absent = Absent(key, kind, reason)
         self.outcome.absent.append(absent)
-        self._record(absent)
+        self.record(absent)
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """A run that is not judged yet."""
-
-    request: Request
-    prompt: Prompt
-    n_tokens: int
-    observation: Observation
-    sample: Sample
-
-
-def _with_verdict(sample: Sample, checked: Checked) -> Sample:
-    return replace(sample, verdict=checked.kind.value, n_generated=checked.n_generated)
+def _cost(runs: Sequence[Run]) -> Cost:
+    """What runs of a program cost, by one short run, or by a short and a longer one."""
+    first, last = runs[0], runs[-1]
+    more = last.n_tokens - first.n_tokens
+    if more:
+        token_s = max(0.0, (last.observation.wall_s - first.observation.wall_s) / more)
+    else:  # one position is one pass, in the slowest of programs
+        token_s = first.observation.wall_s / first.request.steps
+    return Cost(first.observation.wall_s, token_s)
 
 
-def _round_s(cost: Sequence[tuple[float, float]], n: Lengths) -> float:
-    """Seconds of a round, by the seconds of a short run and of one more token of each program."""
-    more = n.n_long - n.n_short + n.n_long_prompt - n.n_prompt
-    return sum(3 * short + more * token for short, token in cost)
+_Number = TypeVar("_Number", int, float)
+
+
+def _difference(before: _Number | None, after: _Number | None) -> _Number | None:
+    return None if before is None or after is None else after - before
 
 
 def _reason(failure: ImplementationError) -> str:

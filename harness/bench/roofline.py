@@ -6,15 +6,20 @@ matrix-vector bound   tokens per second if decoding a token were its matrix-vect
 read bandwidth        bytes per second of reading a model's bytes over and over, with so many threads
 product bandwidth     the same bytes, taken for a float matrix and multiplied with a vector
 multiply-add peak     floating-point operations per second of multiply-adds that wait for nothing
+disk bandwidth        bytes per second of reading a model's file that memory does not hold
 
-The last three are a C program of our own (probe.c), built like any implementation; without a compiler numpy stands
-in, with one thread and nearer to what numpy reaches than to the limit, and whatever is reported says so.
+The bandwidths of memory and the multiply-add peak are a C program of our own (probe.c), built like any implementation;
+without a compiler numpy stands in, with one thread and nearer to what numpy reaches than to the limit, and whatever is
+reported says so.
 """
 
 from __future__ import annotations
 
+import os
+import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +32,15 @@ from harness.adapters.manifest import Manifest
 from harness.errors import ImplementationError, MissingDependency
 from harness.model_config import ModelConfig
 
-__all__ = ["limits_probe", "matrix_product_peak", "matrix_vector_pass", "numpy_limits", "product_flops"]
+__all__ = [
+    "Probes",
+    "disk_rate",
+    "matrix_product_peak",
+    "matrix_vector_pass",
+    "numpy_limits",
+    "probes",
+    "product_flops",
+]
 
 _PEAK_SIZE = 1536  # large enough that BLAS is at its best, small enough for a tenth of a second
 
@@ -43,19 +56,37 @@ _NUMPY_CAP_BYTES = 256 << 20
 _NUMPY_S = 0.05
 _NUMPY_COLUMNS = 512
 _BATCH_BYTES = 8 << 20
+_DISK_BYTES, _DISK_BLOCK = 1 << 30, 8 << 20
 
 
-def limits_probe(
-    progress: Callable[[str], None] | None = None,
-) -> Callable[[int, int], tuple[float, float, float, str]]:
-    """Return a probe: (bytes, threads) -> bytes read, bytes of a product, operations per second, and how.
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """What tells of the machine's limits.
 
-    The C program is built now, if it was not built before; where it cannot be built numpy stands in.
+    Attributes:
+        limits: (bytes, threads) -> bytes read, bytes of a product, operations per second, and how.
+        spawn_s: seconds that the harness adds to the time of any run; None where nothing can tell.
+        disk: (file) -> bytes per second of reading it from the disk.
     """
+
+    limits: Callable[[int, int], tuple[float, float, float, str]]
+    spawn_s: Callable[[], float | None] = lambda: None
+    disk: Callable[[Path], float] | None = None
+
+
+def probes(progress: Callable[[str], None] | None = None) -> Probes:
+    """Build the C program, if it was not built before; where it cannot be built numpy stands in."""
     try:
         program = build(_PROBE, progress=progress) / "probe"
     except (MissingDependency, ImplementationError):
-        return numpy_limits
+        return Probes(numpy_limits, disk=disk_rate)
+
+    def spawn_s() -> float | None:
+        seen = process.run([str(program)], cwd="/")
+        try:
+            return max(0.0, seen.wall_s - float(seen.stdout))
+        except ValueError:
+            return None
 
     def probe(n_bytes: int, threads: int) -> tuple[float, float, float, str]:
         limits = process.Limits(time_s=120.0, memory_bytes=max(8 << 30, 2 * n_bytes))
@@ -66,7 +97,26 @@ def limits_probe(
             return numpy_limits(n_bytes, threads)
         return read, product, flops, "C"
 
-    return probe
+    return Probes(probe, spawn_s, disk_rate)
+
+
+def disk_rate(path: Path, *, n_bytes: int = _DISK_BYTES) -> float:
+    """Bytes per second of reading a part of a file from the disk, in order, after the system was told to forget it.
+
+    Where it cannot be told that, what the system remembers counts as the disk.
+    """
+    size = path.stat().st_size
+    n_bytes = min(n_bytes, size)
+    start = random.randrange(size - n_bytes + 1) // _DISK_BLOCK * _DISK_BLOCK
+    block = bytearray(_DISK_BLOCK)
+    with path.open("rb", buffering=0) as file:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), start, n_bytes, os.POSIX_FADV_DONTNEED)
+        file.seek(start)
+        done, begun = 0, time.perf_counter()
+        while done < n_bytes and (got := file.readinto(block)):
+            done += got
+        return done / (time.perf_counter() - begun)
 
 
 def numpy_limits(n_bytes: int, threads: int) -> tuple[float, float, float, str]:

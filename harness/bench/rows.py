@@ -2,19 +2,35 @@
 
 Within a round a program makes three runs: "short", "long" (more generated tokens, same prompt) and "prompt" (a longer
 prompt). The seconds of a generated token are the slope between the first two, so that starting and loading cancel;
-those of a prompt token are the slope to the third. Medians over the rounds, with the interval of `stats.median`.
+those of a prompt token are the slope to the third. Where context lengths were asked for, each has a run that goes so
+far, and the slope between neighbouring ones is the speed there. Medians over the rounds, with the interval of
+`stats.median`.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
 
-from harness.bench.stats import median
-from harness.benchfile import Absent, Estimate, Key, Limit, Round, Row, Sample, whole_rounds
+from harness.bench.stats import median, shift
+from harness.benchfile import (
+    Absent,
+    AtContext,
+    Comparison,
+    Estimate,
+    Key,
+    Limit,
+    Round,
+    Row,
+    Sample,
+    grouped,
+    whole_rounds,
+)
 from harness.results import Kind
 
-__all__ = ["BUSY", "CLAIM_TOLERANCE", "explain", "slopes", "summarise"]
+__all__ = ["BUSY", "CLAIM_TOLERANCE", "explain", "slopes", "summarise", "with_ratios"]
 
 CLAIM_TOLERANCE = 0.03
 BUSY = "busy machine: nothing is concluded from this"
@@ -33,7 +49,14 @@ def slopes(samples: Sequence[Sample]) -> dict[int, float]:
 
 
 def summarise(
-    key: Key, samples: Sequence[Sample], limits: Sequence[Limit], *, is_synthetic: bool, token_bytes: int, n_cpus: int
+    key: Key,
+    samples: Sequence[Sample],
+    limits: Sequence[Limit],
+    *,
+    is_synthetic: bool,
+    token_bytes: int,
+    n_cpus: int,
+    in_memory: bool = True,
 ) -> Row | Absent:
     """Make the row of one key, or say why there is none.
 
@@ -42,6 +65,7 @@ def summarise(
         limits: of the same model, precision and threads.
         token_bytes: that decoding one token must read.
         n_cpus: of the machine.
+        in_memory: whether the machine's memory holds the model.
     """
     bad = next((s for s in samples if not Kind(s.verdict).is_green), None)
     if bad is not None:
@@ -72,6 +96,9 @@ def summarise(
         notes.append(
             f"{share.value:.0%} of the read limit: more than the probe reaches, so the limit is too low here"
         )
+    from_disk = None if in_memory else _disk_token_bytes(rounds.values())
+    if from_disk is not None:
+        notes.append(_disk_note(from_disk, decode.value, rounds.values(), limits))
     if is_busy:
         notes.append(BUSY)
     return Row(
@@ -92,7 +119,28 @@ def summarise(
         is_busy=is_busy,
         product_share=_share(rounds, products, token_bytes),
         notes=tuple(notes),
+        harness_share=_harness_share(samples, limits),
+        contexts=_contexts(samples),
+        disk_token_bytes=from_disk,
     )
+
+
+def with_ratios(row: Row, others: Sequence[Row], samples: Sequence[Sample]) -> Row:
+    """Compare a row with that of the same program in float32, or with one thread, where these were measured before.
+
+    They were not measured in the same rounds, so the intervals are those of `stats.shift`.
+    """
+    known = {other.key: other for other in others}
+    found = grouped(samples)
+
+    def over(base: Key) -> Comparison | None:
+        if base == row.key or base not in known:
+            return None
+        old, new = (list(slopes(found.get(key, [])).values()) for key in (base, row.key))
+        return shift(old, new, tolerance=0.0)
+
+    to_fp32 = over(replace(row.key, precision="f32", impl=row.key.impl.removesuffix("-q8")))
+    return replace(row, to_fp32=to_fp32, scaling=over(replace(row.key, threads=1)))
 
 
 def explain(reported: float, long: Sample, decode_s: float, prefill: Estimate | None, load_s: float) -> str:
@@ -161,6 +209,56 @@ def _share(rounds: dict[int, Round], limits: dict[int, float], token_bytes: int)
     known = {n: r for n, r in rounds.items() if r.decode_s > 0 and limits.get(n, 0) > 0}
     found = [token_bytes / r.decode_s / limits[n] for n, r in known.items()]
     return median(found) if found else None
+
+
+def _contexts(samples: Sequence[Sample]) -> tuple[AtContext, ...]:
+    """Seconds per token between neighbouring lengths of one round; runs that the model ended before count for nothing."""
+    found: dict[tuple[int, int], list[float]] = {}
+    for number in sorted({s.round for s in samples}):
+        ends = {}
+        for s in samples:
+            n = s.n_prompt + s.n_generated - 1
+            if s.round == number and (s.run == "short" or s.run == f"context {n}"):
+                ends[n] = s.wall_s
+        for begin, end in pairwise(sorted(ends)):
+            found.setdefault((begin, end), []).append((ends[end] - ends[begin]) / (end - begin))
+    return tuple(AtContext(begin, end, median(seconds)) for (begin, end), seconds in sorted(found.items()))
+
+
+def _harness_share(samples: Sequence[Sample], limits: Sequence[Limit]) -> float | None:
+    """Share of the runs' time that may be the harness's doing, as if its processor time had held them up."""
+    cpu = [s.harness_cpu_s for s in samples if s.harness_cpu_s is not None]
+    spawns = [limit.spawn_s for limit in limits if limit.spawn_s is not None]
+    total = sum(s.wall_s for s in samples)
+    if len(cpu) < len(samples) or not spawns or not total:
+        return None
+    return (sum(cpu) + len(samples) * statistics.median(spawns)) / total
+
+
+def _disk_token_bytes(rounds: Iterable[Round]) -> float | None:
+    found = [
+        (r.long.disk_bytes - r.short.disk_bytes) / r.n_more
+        for r in rounds
+        if r.long.disk_bytes is not None and r.short.disk_bytes is not None
+    ]
+    return statistics.median(found) if found else None
+
+
+def _disk_note(token_bytes: float, decode_s: float, rounds: Iterable[Round], limits: Sequence[Limit]) -> str:
+    rate = token_bytes / decode_s
+    text = (
+        f"memory does not hold the model: {token_bytes / 1e9:.3g} GB a token from the disk at {rate / 1e9:.3g} GB/s"
+    )
+    disks = [limit.disk_bytes_per_s for limit in limits if limit.disk_bytes_per_s]
+    if disks:
+        disk = statistics.median(disks)
+        text += f", which is {rate / disk:.0%} of reading the file in order"
+    faults = [
+        (r.long.major_faults - r.short.major_faults) / r.n_more
+        for r in rounds
+        if r.long.major_faults is not None and r.short.major_faults is not None
+    ]
+    return f"{text}; {statistics.median(faults):,.0f} waits for a page" if faults else text
 
 
 def _mean(samples: Sequence[Sample], name: str) -> float | None:

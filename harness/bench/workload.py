@@ -16,8 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ _REAL = {"260K": "stories260K", "15M": "stories15M", "42M": "stories42M", "110M"
 
 PRECISIONS = ("f32", "q8")
 
+_SPARE_BYTES = 256 << 20  # left free on the disk, at least
 _VERSION = 1  # of the construction: another one is another file
 _N_BYTE_IDS = 259  # <unk>, BOS, EOS and the byte pieces
 _LETTERS = b" " + string.ascii_lowercase.encode()  # the pieces of prompts; the space is put before every prompt
@@ -114,21 +116,27 @@ def shape_of(name: str) -> ModelConfig:
         raise InputError(f"no model shape {name!r}", expected=", ".join(SHAPES)) from None
 
 
-def find(name: str, precision: str = "f32") -> Workload:
+def find(
+    name: str, precision: str = "f32", *, synthetic: bool = False, told: Callable[[str], None] = lambda _: None
+) -> Workload:
     """Return the real model of a shape where it is at hand, else the synthetic one, made now if need be.
 
+    Args:
+        synthetic: the synthetic one also where the real one is at hand.
+        told: how far making it has come.
+
     Raises:
-        InputError: no such shape or precision, or the cache cannot be written.
+        InputError: no such shape or precision, or the cache cannot be written, or has no room.
     """
     config = shape_of(name)
     if precision not in PRECISIONS:
         raise InputError(f"no precision {precision!r}", expected=" or ".join(PRECISIONS))
     try:
-        real = locate(_REAL[name]) if name in _REAL else None
+        real = locate(_REAL[name]) if name in _REAL and not synthetic else None
     except ModelNotFound:
         real = None
     if real is None:
-        return Workload(name, precision, make_synthetic(name, config, precision), config, True)
+        return Workload(name, precision, make_synthetic(name, config, precision, told=told), config, True)
     config = checkpoint.read(real.checkpoint).config
     if precision == "q8":
         real = _quantised(real, config)
@@ -145,15 +153,24 @@ def group_size(config: ModelConfig) -> int:
 
 
 def make_synthetic(
-    name: str, config: ModelConfig, precision: str = "f32", *, directory: Path | None = None
+    name: str,
+    config: ModelConfig,
+    precision: str = "f32",
+    *,
+    directory: Path | None = None,
+    told: Callable[[str], None] = lambda _: None,
 ) -> ModelFiles:
     """Return a synthetic model of a shape, written to the cache if it is not there yet.
 
-    Memory is bounded by the two largest tensors, not by the model.
+    Memory is bounded by the two largest tensors, not by the model. A file appears whole or not at all.
 
     Args:
         name: for the file.
         directory: instead of the cache.
+        told: how far writing has come.
+
+    Raises:
+        InputError: the disk has no room for it.
     """
     home = directory or cache_dir() / "synthetic"
     version = 2 if precision == "q8" else 0
@@ -163,8 +180,16 @@ def make_synthetic(
     if not words.is_file():
         tokenizer.write(synthetic_tokenizer(config.vocab_size), words)
     if not path.is_file():
+        size = group_size(config) if version == 2 else None
+        n_bytes = checkpoint.file_bytes(config, version=version, group_size=size)
+        _check_room(home, n_bytes, f"synthetic {name} {precision}")
+
+        def progress(done: int) -> None:
+            told(f"writing {path.name}: {done / 1e9:.1f} of {n_bytes / 1e9:.1f} GB")
+
         made = Checkpoint(config, _Noise(config))
-        checkpoint.write(made, path, version=version, group_size=group_size(config) if version == 2 else None)
+        checkpoint.write(made, path, version=version, group_size=size, progress=progress)
+        told(f"hashing {path.name}")
     return ModelFiles(
         name=f"synthetic-{name}",
         checkpoint=path,
@@ -200,6 +225,18 @@ def _make_directory(path: Path) -> None:
     except OSError as error:
         hint = "HARNESS_CACHE names another directory"
         raise InputError(f"cannot be made: {error.strerror}", path=path, hint=hint) from error
+
+
+def _check_room(directory: Path, n_bytes: int, what: str) -> None:
+    free = shutil.disk_usage(directory).free
+    if free < n_bytes + _SPARE_BYTES:
+        raise InputError(
+            f"no room on the disk for the {what} model",
+            path=directory,
+            expected=f"{(n_bytes + _SPARE_BYTES) / 1e9:.1f} GB free",
+            actual=f"{free / 1e9:.1f} GB",
+            hint="make room there, name another directory with HARNESS_CACHE, or leave the model out",
+        )
 
 
 def _remembered_sha256(path: Path) -> str:

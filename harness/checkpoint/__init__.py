@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from harness.checkpoint import llama2c_bin
 from harness.checkpoint.checkpoint import Checkpoint, Tensor, expected_shapes
 from harness.checkpoint.files import opened
+from harness.checkpoint.streamed import Streamed
+from harness.model_config import ModelConfig
 
-__all__ = ["Checkpoint", "Tensor", "expected_shapes", "read", "sha256_of", "write"]
+__all__ = ["Checkpoint", "Streamed", "Tensor", "expected_shapes", "file_bytes", "read", "sha256_of", "write"]
 
 
 class _Format(Protocol):
@@ -42,10 +45,20 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def write(
-    checkpoint: Checkpoint, path: str | os.PathLike[str], *, version: int, group_size: int | None = None
+    checkpoint: Checkpoint,
+    path: str | os.PathLike[str],
+    *,
+    version: int,
+    group_size: int | None = None,
+    progress: Callable[[int], None] = lambda n_bytes: None,
 ) -> None:
     """Write a llama2.c checkpoint of the given version (see `llama2c_bin.write`)."""
-    llama2c_bin.write(checkpoint, path, version, group_size)
+    llama2c_bin.write(checkpoint, path, version, group_size, progress)
+
+
+def file_bytes(config: ModelConfig, *, version: int, group_size: int | None = None) -> int:
+    """Size of the file that `write` makes of these dimensions."""
+    return llama2c_bin.file_bytes(config, version, group_size)
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

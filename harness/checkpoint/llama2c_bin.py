@@ -41,7 +41,7 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -55,7 +55,7 @@ from harness.errors import CheckpointError
 from harness.model_config import ModelConfig
 from harness.quant import QuantTensor, quantize_weights
 
-__all__ = ["DEFAULT_GROUP_SIZE", "HEAD_BYTES", "read", "sniff", "write"]
+__all__ = ["DEFAULT_GROUP_SIZE", "HEAD_BYTES", "file_bytes", "read", "sniff", "write"]
 
 MAGIC = 0x616B3432
 HEAD_BYTES = 256
@@ -126,6 +126,7 @@ def write(
     path: str | os.PathLike[str],
     version: int = 0,
     group_size: int | None = None,
+    progress: Callable[[int], None] = lambda n_bytes: None,
 ) -> None:
     """Write a checkpoint; the file appears complete or not at all.
 
@@ -137,6 +138,7 @@ def write(
         group_size: version 2 only. It must divide every quantised tensor's element count; no other size is
             tried. Default: that of a checkpoint that is quantised already, whose codes are then kept as they
             are, else 64.
+        progress: told the bytes written so far, after each tensor.
 
     Raises:
         CheckpointError: the checkpoint does not fit the container, or the file cannot be written.
@@ -152,6 +154,12 @@ def write(
         file.write(_header(checkpoint.config, version, group_size))
         for name, _, _ in _layout(version, checkpoint.config, group_size, has_tables=True):
             _write_tensor(file, checkpoint, name, group_size)
+            progress(file.tell())
+
+
+def file_bytes(config: ModelConfig, version: int = 0, group_size: int | None = None) -> int:
+    """Size of the file that `write` makes of these dimensions."""
+    return _payload_end(version, config, group_size, has_tables=True)
 
 
 # --- layout ---

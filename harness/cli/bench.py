@@ -6,7 +6,7 @@ import dataclasses
 import json
 import secrets
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ import harness
 from harness.adapters.implementation import ProcessImplementation
 from harness.bench import compare, roofline, table, workload
 from harness.bench.calibrate import calibrate
-from harness.bench.machine import Machine, machine
+from harness.bench.machine import Machine, machine, memory_bytes
 from harness.bench.measure import Group, Outcome, Progress, measure
 from harness.bench.rows import slopes
 from harness.bench.stats import Comparison, Result
@@ -63,6 +63,13 @@ def command(
     budget: Annotated[
         float | None, typer.Option("--budget", min=1, help="Seconds for everything.", show_default="none")
     ] = None,
+    contexts: Annotated[
+        str | None,
+        typer.Option("--contexts", help="Context lengths to decode up to, as 64,256,1024.", show_default="none"),
+    ] = None,
+    is_synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="Made-up weights also where the real ones are at hand.")
+    ] = False,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Of orders and prompts.", show_default="a new one each time")
     ] = None,
@@ -101,7 +108,8 @@ def command(
         return of_the_engine(names, rounds, json_file)
     slack = share_of(tolerance)
     old = read(baseline) if baseline is not None else None
-    counts, kinds = _counts(threads), _precisions(precision)
+    counts, kinds = _numbers(threads, "--threads"), _precisions(precision)
+    lengths = _numbers(contexts, "--contexts") if contexts is not None else []
     path = out or cache_dir() / "runs" / "bench.jsonl"
     if baseline is not None and path.exists() and path.resolve() == baseline.resolve():
         raise InputError("is the baseline itself", path=path, hint="name another file with --out")
@@ -109,12 +117,16 @@ def command(
     chosen = implementations(words(impls) or (), progress=story.print)
     with ExitStack() as stack:
         status = stack.enter_context(story.status("preparing"))
-        groups, builds, left_out = _groups(names, kinds, counts, chosen, named=impls is not None)
+        groups, builds, left_out = _groups(
+            names, kinds, counts, chosen, named=impls is not None, is_synthetic=is_synthetic, told=status.update
+        )
         if is_calibration and (len(groups) != 1 or len(groups[0].impls) != 1):
             hint = "such as --models 260K --impls c --rounds 2000"
             raise InputError("needs one program on one model", where="--calibrate", hint=hint)
         seed = secrets.randbelow(2**31) if seed is None else seed
         settings: dict[str, str | int | float | bool] = {"seed": seed, "rounds": rounds, "budget_s": budget or 0.0}
+        if lengths:
+            settings["contexts"] = ",".join(map(str, lengths))
         head = _header(groups, builds, settings)
         if old is not None:
             compare.refuse_unlike(old.header, head, other_builds=other_builds)
@@ -127,9 +139,11 @@ def command(
             rounds=rounds,
             budget_s=budget,
             seed=seed,
-            probe=roofline.limits_probe(story.print),
+            contexts=lengths,
+            probes=roofline.probes(story.print),
             room=verifier.room,
             n_cpus=machine().n_cpus,
+            memory_bytes=memory_bytes,
             record=run.add,
             progress=lambda p: status.update(_told(p)),
         )
@@ -159,21 +173,21 @@ def share_of(text: str) -> float:
 # ---- what is measured --------------------------------------------------------------------------------------------
 
 
-def _counts(threads: str) -> list[int]:
+def _numbers(text: str, option: str) -> list[int]:
     try:
-        found = [int(word) for word in words(threads) or []]
+        found = [int(word) for word in words(text) or []]
     except ValueError:
         found = []
     if not found or min(found) < 1:
-        raise InputError("needs whole numbers from 1 on", where="--threads", actual=threads)
-    return found
+        raise InputError("needs whole numbers from 1 on", where=option, actual=text)
+    return sorted(set(found))
 
 
 def _precisions(precision: str) -> list[str]:
     found = words(precision) or []
     if not found or set(found) - set(PRECISIONS):
         raise InputError("no such precision", where="--precision", expected=", ".join(PRECISIONS), actual=precision)
-    return found
+    return [kind for kind in PRECISIONS if kind in found]
 
 
 def _groups(
@@ -183,18 +197,23 @@ def _groups(
     chosen: Sequence[ProcessImplementation],
     *,
     named: bool,
+    is_synthetic: bool,
+    told: Callable[[str], None],
 ) -> tuple[list[Group], dict[str, str], list[Absent]]:
     """Bring programs and models together, and say what cannot be built or cannot read a model."""
     groups: list[Group] = []
     builds: dict[str, str] = {}
     left_out: list[Absent] = []
-    for precision in precisions:
-        programs = _of_precision(chosen, precision, named=named)
-        obstacles = {impl.name: found for impl in programs if (found := _obstacle(impl, builds))}
-        for name in names if programs else ():
-            work = workload.find(name, precision)
+    programs = {precision: _of_precision(chosen, precision, named=named) for precision in precisions}
+    every = {impl.name: impl for of in programs.values() for impl in of}.values()
+    obstacles = {impl.name: found for impl in every if (found := _obstacle(impl, builds))}
+    for name in names:
+        for precision in precisions:
+            if not programs[precision]:
+                continue
+            work = workload.find(name, precision, synthetic=is_synthetic, told=told)
             fit = []
-            for impl in programs:
+            for impl in programs[precision]:
                 obstacle = obstacles.get(impl.name)
                 try:
                     fit += [] if obstacle else [(impl, files_for(impl.manifest, work.files))]

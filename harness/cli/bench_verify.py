@@ -1,22 +1,27 @@
 """Judge the runs of a benchmark: each by its own tokens, with the judge that `harness check` uses.
 
-The texts of synthetic models can be read in one way only, so the ids that a program claims are known, and one
-teacher-forced pass of the reference over them is the whole judgement. Where a text is not right in every token, or is
-a real model's, the reference writes its own continuation, and the text is judged as if that were a golden.
+The texts of synthetic models can be read in one way only, so the ids that programs claim are known, and one
+teacher-forced pass of the reference over those of all runs of a round is the whole judgement: a model that memory does
+not hold is read once. Where a text is not right in every token, or is a real model's, the reference writes its own
+continuation, and the text is judged as if that were a golden.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from harness.adapters import extract
 from harness.adapters.build import inputs
-from harness.adapters.implementation import Implementation, ProcessImplementation
+from harness.adapters.implementation import ProcessImplementation
 from harness.adapters.manifest import Manifest
 from harness.adapters.process import Limits
-from harness.bench.measure import Checked, Prompt
+from harness.bench.measure import Checked, Run
+from harness.bench.plan import Prompt
 from harness.bench.workload import Workload
 from harness.conformance.case import Case, ModelRef, Provenance
 from harness.conformance.verify import reference_of, verify_group
@@ -54,12 +59,15 @@ class Verifier:
         self._known: dict[tuple[str, bytes], list[int]] = {}  # generated ids, the longest known
         self._judged: dict[tuple[object, ...], Checked] = {}
 
-    def __call__(
-        self, impl: Implementation, work: Workload, request: Request, prompt: Prompt, n_tokens: int, seen: Observation
-    ) -> Checked:
-        key = (impl.name, work.files.sha256, prompt.text, n_tokens, seen.stdout)
+    def __call__(self, work: Workload, runs: Sequence[Run]) -> list[Checked]:
+        if work.is_synthetic:
+            self._learn(work, runs)
+        return [self._checked(work, run) for run in runs]
+
+    def _checked(self, work: Workload, run: Run) -> Checked:
+        key = (run.impl.name, work.files.sha256, run.prompt.text, run.n_tokens, run.observation.stdout)
         if key not in self._judged:
-            self._judged[key] = self._judge(impl, work, prompt, n_tokens, seen)
+            self._judged[key] = self._judge(work, run)
         return self._judged[key]
 
     def room(self, work: Workload, prompt: Prompt, n_tokens: int) -> int:
@@ -67,35 +75,42 @@ class Verifier:
         tokens = self._continuation(work, prompt, n_tokens)
         return min(n_tokens, len(tokens) - (tokens[-1:] == [self._bos(work)]))
 
-    def _judge(
-        self, impl: Implementation, work: Workload, prompt: Prompt, n_tokens: int, seen: Observation
-    ) -> Checked:
-        if work.is_synthetic and len(self._known.get((work.files.sha256, prompt.text), ())) < n_tokens:
-            self._learn(impl, work, prompt, n_tokens, seen)
-        tokens = self._continuation(work, prompt, n_tokens)[:n_tokens]
-        verdict = verify_group(
-            [_case(work, prompt, tokens, n_tokens)], _Replay(impl.manifest, seen), files=work.files
-        )[0]
+    def _judge(self, work: Workload, run: Run) -> Checked:
+        tokens = self._continuation(work, run.prompt, run.n_tokens)[: run.n_tokens]
+        case = _case(work, run.prompt, tokens, run.n_tokens)
+        reference_of(work.files).confirmed.add(case.ids or ())  # the reference's own, or judged by it
+        (verdict,) = verify_group([case], _Replay(run.impl.manifest, run.observation), files=work.files)
         n_generated = verdict.n_judged if verdict.kind.is_green and verdict.n_judged else len(tokens)
         return Checked(verdict.kind, n_generated, verdict.reason)
 
-    def _learn(self, impl: Implementation, work: Workload, prompt: Prompt, n_tokens: int, seen: Observation) -> None:
-        """Take a program's own ids for the continuation if the reference chooses every one of them."""
+    def _learn(self, work: Workload, runs: Sequence[Run]) -> None:
+        """Take programs' own ids for the continuations of their prompts where the reference chooses every one."""
         reference = reference_of(work.files)
         words = reference.model.tokenizer
-        before = words.encode(prompt.text)
         ids = {piece: number for number, piece in enumerate(words.pieces)}
-        for read in extract.candidates(seen.stdout, prompt=prompt.text, pattern=impl.manifest.text):
-            rest = read.text[len(prompt.text) :] if read.echoes_prompt else read.text
-            claimed = [
-                ids.get(rest[i : i + _PIECE_BYTES], -1) for i in range(0, n_tokens * _PIECE_BYTES, _PIECE_BYTES)
-            ]
-            if -1 in claimed:
-                continue
-            (judged,) = reference.judge([[*before, *claimed]], [len(before)])
-            if float(judged.regret.max()) == 0.0:
-                self._known[work.files.sha256, prompt.text] = claimed
-                return
+        claims: dict[tuple[bytes, tuple[int, ...]], None] = {}
+        for run in runs:
+            known = self._known.get((work.files.sha256, run.prompt.text), ())
+            if len(known) < run.n_tokens:
+                claims |= dict.fromkeys((run.prompt.text, claimed) for claimed in _claims(run, ids))
+        # A shorter claim that a longer one begins with is judged with it.
+        todo = [
+            (text, claimed)
+            for text, claimed in claims
+            if not any(t == text and len(c) > len(claimed) and c[: len(claimed)] == claimed for t, c in claims)
+        ]
+        if not todo:
+            return
+        before = [words.encode(text) for text, _ in todo]
+        judged = reference.judge(
+            [[*prompt, *claimed] for prompt, (_, claimed) in zip(before, todo, strict=True)], list(map(len, before))
+        )
+        for (text, claimed), scores in zip(todo, judged, strict=True):
+            key = (work.files.sha256, text)
+            wrong = np.flatnonzero(scores.regret > 0)
+            right = list(claimed) if not len(wrong) else [*claimed[: wrong[0]], int(scores.best[wrong[0]])]
+            if len(right) > len(self._known.get(key, ())):
+                self._known[key] = right
 
     def _continuation(self, work: Workload, prompt: Prompt, n_tokens: int) -> list[int]:
         """The reference's own tokens after a prompt, at least so many unless it stops."""
@@ -104,14 +119,26 @@ class Verifier:
         if len(known) < n_tokens and known[-1:] != [self._bos(work)]:
             reference = reference_of(work.files)
             before = reference.model.tokenizer.encode(prompt.text)
+            before += known
             with blas_threads(1):
-                ids = list(generate(reference.exact, before, steps=len(before) - 1 + n_tokens))
-            self._known[key] = ids[len(before) - 1 :]
+                ids = list(generate(reference.exact, before, steps=len(before) - 1 + n_tokens - len(known)))
+            self._known[key] = [*known, *ids[len(before) - 1 :]]
         return self._known[key]
 
     @staticmethod
     def _bos(work: Workload) -> int:
         return reference_of(work.files).model.tokenizer.bos_id
+
+
+def _claims(run: Run, ids: dict[bytes, int]) -> Iterator[tuple[int, ...]]:
+    """The generated ids that a text can be read as, in each way of finding it in the output."""
+    for read in extract.candidates(run.observation.stdout, prompt=run.prompt.text, pattern=run.impl.manifest.text):
+        rest = read.text[len(run.prompt.text) :] if read.echoes_prompt else read.text
+        claimed = [
+            ids.get(rest[i : i + _PIECE_BYTES], -1) for i in range(0, run.n_tokens * _PIECE_BYTES, _PIECE_BYTES)
+        ]
+        if -1 not in claimed:
+            yield tuple(claimed)
 
 
 def _case(work: Workload, prompt: Prompt, tokens: list[int], n_tokens: int) -> Case:

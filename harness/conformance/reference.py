@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.checkpoint import Streamed
 from harness.engine import LIBRARY, STRICT, Engine, Judged, Ops, Session, blas_threads, generate
 from harness.engine.ops import Lookup, Step, Weight, embed
 from harness.judging.floor import position_floor, run_floor
@@ -29,6 +30,7 @@ __all__ = ["Reference", "rounded"]
 
 Array = npt.NDArray[Any]
 
+_KEEP_BYTES = 3 << 30
 _FREE_RUN = 96  # positions of the reference's own story that every run floor includes
 _ULP = float(np.finfo(np.float32).eps)
 
@@ -43,15 +45,24 @@ class Reference:
         printings: conventions of printing over this vocabulary, llama2.c's first.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, *, keep_bytes: int = _KEEP_BYTES) -> None:
+        """Prepare to judge.
+
+        Args:
+            keep_bytes: weights that are no larger in float64 stay in memory; others are read from the file in every
+                pass, a layer at a time.
+        """
         self.model = model
         self.config: ModelConfig = model.checkpoint.config
+        self._keep_bytes = keep_bytes
+        tensors = model.checkpoint.tensors
+        self._tensors = Streamed(tensors) if 8 * self.config.n_params > keep_bytes else tensors
         self.is_int8 = model.checkpoint.group_size is not None
         self._known_floors: dict[tuple[str, tuple[int, ...]], float] = {}
         self.confirmed: set[tuple[int, ...]] = set()  # golden sequences that this reference agrees with
 
     def _engine(self, dtype: npt.DTypeLike, ops: Ops) -> Engine:
-        return Engine(self.config, self.model.checkpoint.tensors, dtype=dtype, ops=ops)
+        return Engine(self.config, self._tensors, dtype=dtype, ops=ops, keep_bytes=self._keep_bytes)
 
     @cached_property
     def exact(self) -> Engine:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.adapters.manifest import Manifest
 from harness.adapters.process import Limits
 from harness.bench.machine import Usage
-from harness.bench.measure import Checked, Prompt
+from harness.bench.measure import Checked, Run
 from harness.bench.workload import Workload
 from harness.errors import ImplementationError
 from harness.model_config import ModelConfig
@@ -95,10 +95,11 @@ class Program:
         )
 
 
-def verify(
-    impl: object, work: Workload, request: Request, prompt: Prompt, n_tokens: int, seen: Observation
-) -> Checked:
-    """Judge by what the fake says of itself."""
-    if seen.stdout.startswith(b"wrong"):
-        return Checked(Kind.MISMATCH, n_tokens, "token 0 is wrong")
-    return Checked(Kind.EXACT, n_tokens)
+def verify(work: Workload, runs: Sequence[Run]) -> list[Checked]:
+    """Judge by what the fakes say of themselves."""
+    return [
+        Checked(Kind.MISMATCH, run.n_tokens, "token 0 is wrong")
+        if run.observation.stdout.startswith(b"wrong")
+        else Checked(Kind.EXACT, run.n_tokens)
+        for run in runs
+    ]

@@ -7,7 +7,9 @@ import random
 import pytest
 
 from harness import benchfile
-from harness.bench.measure import Group, Progress, lengths, measure, prompt_of
+from harness.bench.measure import Group, Progress, measure
+from harness.bench.plan import lengths, prompt_of
+from harness.bench.roofline import Probes
 from harness.bench.rows import BUSY
 from harness.bench.workload import SHAPES
 from harness.benchfile import Absent, Limit, Row, Sample
@@ -218,7 +220,7 @@ def test_short_runs_that_idle_are_not_believed(world):
 
 def test_the_share_is_of_the_limit_probed_in_the_same_rounds(world):
     speeds = iter([1e9, 2e9, 4e9] * 3)
-    outcome = run(Program(world), world=world, probe=lambda n, threads: (next(speeds), 1e9, 1e12, "C"))
+    outcome = run(Program(world), world=world, probes=Probes(lambda n, threads: (next(speeds), 1e9, 1e12, "C")))
     assert [limit.round for limit in outcome.limits] == list(range(9))
     share = outcome.rows[0].share
     assert share is not None
@@ -229,7 +231,7 @@ def test_more_than_the_limit_is_flagged_and_not_clipped(world):
     (row,) = run(
         Program(world),
         world=world,
-        probe=lambda n, threads: (TINY.token_bytes * 400, TINY.token_bytes * 1000, 1e12, "C"),
+        probes=Probes(lambda n, threads: (TINY.token_bytes * 400, TINY.token_bytes * 1000, 1e12, "C")),
     ).rows
     assert row.share is not None
     assert row.share.value == pytest.approx(1.25)
@@ -296,7 +298,7 @@ def test_every_record_survives_the_run_file(world, tmp_path):
     )
     with benchfile.BenchWriter.create(tmp_path / "run.jsonl", head) as writer:
         outcome = run(
-            Program(world), world=world, record=writer.add, probe=lambda n, t: (math.inf, math.inf, 1.0, "C")
+            Program(world), world=world, record=writer.add, probes=Probes(lambda n, t: (math.inf, math.inf, 1.0, "C"))
         )
         writer.finish()
     back = benchfile.read(tmp_path / "run.jsonl")

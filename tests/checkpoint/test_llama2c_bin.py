@@ -545,8 +545,10 @@ def test_places_that_cannot_be_written_are_told(tmp_path: Path) -> None:
 def test_the_public_names_are_a_list() -> None:
     assert set(checkpoint_files.__all__) == {
         "Checkpoint",
+        "Streamed",
         "Tensor",
         "expected_shapes",
+        "file_bytes",
         "read",
         "sha256_of",
         "write",
