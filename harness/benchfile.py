@@ -162,8 +162,8 @@ class Sample:
 
     Attributes:
         round: within the key, from 0; -1 for the warm-up, which counts for nothing.
-        run: "short", "long" (more generated tokens), "prompt" (a longer prompt), or "context N" (as short, but up to N
-            positions: n_prompt + n_generated - 1 = N, unless the model stopped before).
+        run: "short", "long" (more generated tokens), "prompt" (a longer prompt), or "context N" (as short, but up to
+            N positions: n_prompt + n_generated - 1 = N, unless the model stopped before).
         n_prompt: ids of the prompt, BOS included.
         n_generated: tokens generated after it, counted by the harness.
         wall_s, first_byte_s, cpu_s, peak_rss_bytes, reported_tps: as in `Observation`.

@@ -1,12 +1,14 @@
-"""The report as GitHub-flavoured markdown, made for a step summary or a pull request comment."""
+"""The report as GitHub-flavoured markdown, made for a step summary, a pull request comment or a README."""
 
 from __future__ import annotations
 
 import re
 
+from harness.report.speeds import Section, Speeds
 from harness.report.summary import Summary, describe, duration, visible
+from harness.report.tables import README, Style, Table, details, scaling, speeds
 
-__all__ = ["render"]
+__all__ = ["block", "render", "render_speeds", "table"]
 
 # A step summary holds 1 MiB; what is left out is in the run file and in the JUnit file.
 _MAX_FAILURES = 50
@@ -20,7 +22,7 @@ def render(summary: Summary) -> str:
     if summary.problems or summary.notes:
         lines.append("")
     if summary.rows:
-        lines += [*_table(summary), ""]
+        lines += [*_verdicts(summary), ""]
     for standing in summary.standings:
         lines.append(f"- **{_text(standing.impl)}**: {_text(standing.conclusion)}")
         lines += [f"  - convention: {_text(convention)}" for convention in standing.conventions]
@@ -33,7 +35,7 @@ def render(summary: Summary) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(summary: Summary) -> list[str]:
+def _verdicts(summary: Summary) -> list[str]:
     kinds = summary.judged_kinds
     heads = ["implementation", "suite", "model", *(kind.value for kind in kinds), "tokens", "time"]
     aligned = ["---"] * 3 + ["---:"] * (len(kinds) + 2)
@@ -42,7 +44,66 @@ def _table(summary: Summary) -> list[str]:
         numbers = [f"{row.counts[kind]:,}" if kind in row.counts else "-" for kind in kinds]
         names = [_text(name) for name in (row.impl, row.suite, row.model)]
         rows.append([*names, *numbers, f"{row.n_judged:,}", duration(row.wall_s)])
-    return [f"| {' | '.join(cells)} |" for cells in rows]
+    return [_line(cells) for cells in rows]
+
+
+# ---- speed -------------------------------------------------------------------------------------------------------
+
+
+def render_speeds(found: Speeds) -> str:
+    """Render benchmarks: for each machine the table of a README, how speed grows with threads, and every figure."""
+    lines = ["### Speed", "", *(f"- note: {_text(note)}" for note in found.notes)]
+    lines += [""] if found.notes else []
+    for section in found.sections:
+        lines += [*_short(section, README), ""]
+        if len({row.key.threads for row in section.rows}) > 1:
+            lines += ["#### Threads", "", table(scaling([section]))]
+        detailed = details(section)
+        lines += ["#### In detail", "", table(detailed)]
+        lines += [f"- {_text(column.heading)}: {_text(column.what)}" for column in detailed.columns if column.what]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def block(found: Speeds, style: Style = README) -> str:
+    """Render what stands in a README: for each machine a table, and a line that says how it was measured."""
+    parts = [*(f"Note: {_text(note)}." for note in found.notes)]
+    parts += ["\n".join(_short(section, style)) for section in found.sections]
+    return "\n\n".join(parts) + "\n"
+
+
+def _short(section: Section, style: Style) -> list[str]:
+    if not section.rows and not section.absent:
+        return ["Nothing was measured.", "", _measured(section)]
+    return [table(speeds(section, style)), _measured(section)]
+
+
+def _measured(section: Section) -> str:
+    n = sorted({row.rounds for row in section.rows})
+    rounds = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}" if n else "no"
+    when = f", {section.when}" if section.when else ""
+    return _text(
+        f"Tokens per second, one at a time: medians of {rounds} interleaved rounds, the tokens of every run verified."
+        f" {section.machine_text}{when}."
+    )
+
+
+def table(of: Table, *, is_aligned: bool = True) -> str:
+    """Write a table; an empty cell is one blank.
+
+    Args:
+        is_aligned: put numbers at the right.
+    """
+    rule = ["---:" if column.is_number and is_aligned else "---" for column in of.columns]
+    cells = [[(f"**{_text(c.bold)}**" if c.bold else "") + _text(c.text) for c in line] for line in of.lines]
+    return "".join(f"{_line(line)}\n" for line in ([_text(c.heading) for c in of.columns], rule, *cells))
+
+
+# ------------------------------------------------------------------------------------------------------------------
+
+
+def _line(cells: list[str]) -> str:
+    return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
 
 
 def _text(text: str) -> str:
