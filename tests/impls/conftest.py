@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from .llama2c_goldens import TOK512_SHA256, build_model
+from .tiny import tiny_pieces, tiny_v0, tokenizer_file
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +37,16 @@ def model_path(published, tmp_path_factory):
         return file
 
     return path
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Write the tiny model or what is given instead, and return the arguments that name the files."""
+
+    def write(*, checkpoint=None, tokenizer=None):
+        model, vocabulary = tmp_path / "tiny.bin", tmp_path / "tokenizer.bin"
+        model.write_bytes(tiny_v0()[0] if checkpoint is None else checkpoint)
+        vocabulary.write_bytes(tokenizer_file(tiny_pieces()) if tokenizer is None else tokenizer)
+        return [model, "-z", vocabulary]
+
+    return write
