@@ -8,9 +8,9 @@ product bandwidth     the same bytes, taken for a float matrix and multiplied wi
 multiply-add peak     floating-point operations per second of multiply-adds that wait for nothing
 disk bandwidth        bytes per second of reading a model's file that memory does not hold
 
-The bandwidths of memory and the multiply-add peak are a C program of our own (probe.c), built like any implementation;
-without a compiler numpy stands in, with one thread and nearer to what numpy reaches than to the limit, and whatever is
-reported says so.
+The bandwidths of memory and the multiply-add peak are a C program of our own (probe.c), built like any
+implementation; without a compiler numpy stands in, with one thread and nearer to what numpy reaches than to the
+limit, and whatever is reported says so.
 """
 
 from __future__ import annotations

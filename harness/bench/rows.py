@@ -212,7 +212,7 @@ def _share(rounds: dict[int, Round], limits: dict[int, float], token_bytes: int)
 
 
 def _contexts(samples: Sequence[Sample]) -> tuple[AtContext, ...]:
-    """Seconds per token between neighbouring lengths of one round; runs that the model ended before count for nothing."""
+    """Seconds per token between neighbouring lengths of a round; runs that ended before theirs count for nothing."""
     found: dict[tuple[int, int], list[float]] = {}
     for number in sorted({s.round for s in samples}):
         ends = {}

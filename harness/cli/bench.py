@@ -6,7 +6,7 @@ import dataclasses
 import json
 import secrets
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -358,6 +358,8 @@ def _print(console: Console, laid_out: table.Table, outcome: Outcome, where: Mac
     console.print(shown)
     if outcome.rows:
         console.print(_details(outcome))
+    for aside in _asides(outcome.rows):
+        console.print(aside)
     how = {limit.how for limit in outcome.limits}
     probe = "numpy in one thread, for want of a compiler" if "numpy" in how else "a C program, in the same rounds"
     console.print(
@@ -369,6 +371,25 @@ def _print(console: Console, laid_out: table.Table, outcome: Outcome, where: Mac
         style="dim",
     )
     console.print(str(where), style="dim")
+
+
+def _asides(rows: Sequence[Row]) -> Iterator[str]:
+    """What stands beneath the tables: ratios within the run, speed against context, the harness's own share."""
+    for row in rows:
+        who = f"{row.key.model} {row.key.precision} {row.key.threads}t {row.key.impl}"
+        for what, found in (("int8 to fp32", row.to_fp32), (f"{row.key.threads} threads to one", row.scaling)):
+            if found is not None:
+                yield f"{who}: {what} {found.ratio:.2f} ({found.low:.2f} to {found.high:.2f}, {found.confidence:.0%})"
+        if row.contexts:
+            speeds = [f"{at.begin}–{at.end}: {table.number(1 / at.decode_s.value)}" for at in row.contexts]
+            yield f"{who}: tok/s by position {', '.join(speeds)}"
+    shares = [(row.harness_share, row.key) for row in rows if row.harness_share is not None]
+    if shares:
+        most, key = max(shares)
+        yield (
+            f"The harness's own share of the timed runs: at most {most:.2%} ({key.model} {key.precision} {key.impl});"
+            " its processor time while they ran, and what starting and ending them adds."
+        )
 
 
 def _details(outcome: Outcome) -> Table:

@@ -1,15 +1,16 @@
 """Judge the runs of a benchmark: each by its own tokens, with the judge that `harness check` uses.
 
 The texts of synthetic models can be read in one way only, so the ids that programs claim are known, and one
-teacher-forced pass of the reference over those of all runs of a round is the whole judgement: a model that memory does
-not hold is read once. Where a text is not right in every token, or is a real model's, the reference writes its own
-continuation, and the text is judged as if that were a golden.
+teacher-forced pass of the reference over those of all runs of a round is the whole judgement: a model that memory
+does not hold is read once. Where a text is not right in every token, or is a real model's, the reference writes its
+own continuation, and the text is judged as if that were a golden.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +21,14 @@ from harness.adapters.build import inputs
 from harness.adapters.implementation import ProcessImplementation
 from harness.adapters.manifest import Manifest
 from harness.adapters.process import Limits
+from harness.adapters.protocol import Session
 from harness.bench.measure import Checked, Run
 from harness.bench.plan import Prompt
 from harness.bench.workload import Workload
 from harness.conformance.case import Case, ModelRef, Provenance
 from harness.conformance.verify import reference_of, verify_group
 from harness.engine import blas_threads, generate
-from harness.errors import ManifestError
+from harness.errors import InputError, ManifestError
 from harness.results import Observation, Request
 
 __all__ = ["Verifier", "build_hash"]
@@ -50,6 +52,17 @@ class _Replay:
 
     def run(self, request: Request, limits: Limits | None = None) -> Observation:
         return self.seen
+
+    def session(
+        self,
+        model: Path,
+        tokenizer: Path,
+        *,
+        threads: int = 1,
+        limits: Limits | None = None,
+        shape: tuple[int, int] | None = None,
+    ) -> AbstractContextManager[Session]:
+        raise InputError("a run that is over answers nothing more", where=self.name)
 
 
 class Verifier:
@@ -79,7 +92,8 @@ class Verifier:
         tokens = self._continuation(work, run.prompt, run.n_tokens)[: run.n_tokens]
         case = _case(work, run.prompt, tokens, run.n_tokens)
         reference_of(work.files).confirmed.add(case.ids or ())  # the reference's own, or judged by it
-        (verdict,) = verify_group([case], _Replay(run.impl.manifest, run.observation), files=work.files)
+        manifest = run.impl.manifest.model_copy(update={"levels": ("TEXT",), "protocol": ()})
+        (verdict,) = verify_group([case], _Replay(manifest, run.observation), files=work.files)
         n_generated = verdict.n_judged if verdict.kind.is_green and verdict.n_judged else len(tokens)
         return Checked(verdict.kind, n_generated, verdict.reason)
 

@@ -8,6 +8,7 @@ import pytest
 from harness import benchfile
 from harness.bench import compare, table
 from harness.bench.measure import Group, measure
+from harness.bench.roofline import Probes
 from harness.bench.stats import Result
 from harness.benchfile import BenchWriter, Header, Key, ModelFacts
 from harness.errors import InputError, RunFileError
@@ -39,7 +40,7 @@ def bench(path, *, head=HEAD, rounds=15, seed=1, read=1e9, others=0.0, noise=0.0
             clock=world.clock,
             look=world.look,
             record=writer.add,
-            probe=lambda n, threads: (read, read, 1e10, "C"),
+            probes=Probes(lambda n, threads: (read, read, 1e10, "C")),
         )
         writer.finish()
     return benchfile.read(path)
