@@ -53,11 +53,12 @@ class LayerWeights:
     """One block's weights, cast, and fused where no replaced step needs them apart."""
 
     attn_norm: Array
-    ffn_norm: Array
+    ffn_norm: Array | None  # None: the feed-forward reads the attention's norm
     wqkv: tuple[Weight, ...]  # one fused matrix, or wq, wk, wv
     wo: Weight
-    w_gate_up: tuple[Weight, ...]  # one fused matrix, or w_gate, w_up
+    w_gate_up: tuple[Weight, ...]  # one fused matrix, or w_gate, w_up, or w_up alone
     w_down: Weight
+    vectors: Mapping[str, Array]  # what llama has not: "wqkv_bias", "q_norm", ...; fused as the matrices are
 
 
 class Engine:
@@ -92,14 +93,17 @@ class Engine:
         self._fuses_products = ops.matmul in (matmul, matmul_strict, quantised_matmul)
         self._fuses_rotation = family is LIBRARY and not replaced & FUSED_ROTATION
         self._fuses_attention = family is LIBRARY and not replaced & FUSED_ATTENTION
-        self._fuses_swiglu = family is LIBRARY and not replaced & {"activation", "gated"}
-        self._screens = self.dtype == np.float64 and ops.matmul is matmul and "logits" not in replaced
+        block = config.block
+        is_swiglu = block.is_gated and block.activation == "silu"
+        self._fuses_swiglu = family is LIBRARY and is_swiglu and not replaced & {"activation", "gated"}
+        is_bare = ops.matmul is matmul and "logits" not in replaced and not block.other_bias
+        self._screens = self.dtype == np.float64 and is_bare
         self._largest_norm = 0.0  # of the classifier's rows, once it was needed
         self._plain_cache = not replaced & {"position", "cache_row", "cached_k", "cached_v", "mask"}
         self._keeps = config.n_params * self.dtype.itemsize <= keep_bytes
         self._layers: dict[int, LayerWeights] = {}
         self._outside: dict[str, Weight] = {}
-        self._turn_table: Array = np.zeros((0, 1, config.head_dim // 2))
+        self._turn_table: Array = np.zeros((0, 1, config.rotary_dim // 2))
 
     # -- weights -------------------------------------------------------------------------------------------------
 
@@ -129,19 +133,42 @@ class Engine:
         """Read, cast and fuse the weights of one block."""
         if index in self._layers:
             return self._layers[index]
-        qkv = [self._cast(index, name) for name in ("wq", "wk", "wv")]
-        gate_up = [self._cast(index, name) for name in ("w_gate", "w_up")]
+        block = self.config.block
+        qkv = ("wq", "wk", "wv")
+        gate_up = ("w_gate", "w_up") if block.is_gated else ("w_up",)
         weights = LayerWeights(
             attn_norm=self._gain(index, "attn_norm"),
-            ffn_norm=self._gain(index, "ffn_norm"),
-            wqkv=(_stacked(qkv),) if self._fuses_products else tuple(qkv),
+            ffn_norm=None if block.is_parallel else self._gain(index, "ffn_norm"),
+            wqkv=self._fused([self._cast(index, name) for name in qkv]),
             wo=self._cast(index, "wo"),
-            w_gate_up=(_stacked(gate_up),) if self._fuses_products else tuple(gate_up),
+            w_gate_up=self._fused([self._cast(index, name) for name in gate_up]),
             w_down=self._cast(index, "w_down"),
+            vectors=self._vectors(index, qkv, gate_up),
         )
         if self._keeps:
             self._layers[index] = weights
         return weights
+
+    def _fused(self, parts: Sequence[Weight]) -> tuple[Weight, ...]:
+        return (_stacked(parts),) if self._fuses_products and len(parts) > 1 else tuple(parts)
+
+    def _vectors(self, index: int, qkv: Sequence[str], gate_up: Sequence[str]) -> dict[str, Array]:
+        """Read the biases and head norms of one block, those of fused matrices joined."""
+        block = self.config.block
+        names: list[str] = []
+        if block.norm == "layer":
+            names += ["attn_norm_bias"] if block.is_parallel else ["attn_norm_bias", "ffn_norm_bias"]
+        if block.qk_norm:
+            names += ["q_norm", "k_norm"]
+        if block.qkv_bias:
+            names += [f"{name}_bias" for name in qkv]
+        if block.other_bias:
+            names += [f"{name}_bias" for name in ("wo", *gate_up, "w_down")]
+        found = {name: self._gain(index, name) for name in names}
+        for fused, parts in (("wqkv", qkv), ("w_gate_up", gate_up)):
+            if len(parts) > 1 and f"{parts[0]}_bias" in found and self._fuses_products:
+                found[f"{fused}_bias"] = np.concatenate([found.pop(f"{name}_bias") for name in parts])
+        return found
 
     def warm(self) -> None:
         """Read and cast every weight now, if they are kept between calls: what is timed later computes only."""
@@ -176,47 +203,53 @@ class Engine:
         heads, kv_heads = config.n_heads, config.n_kv_heads
 
         values["embedding" if step.layer == 0 else "residual_in"] = x
-        h = values["attn_norm"] = ops.attn_norm(step, x, w.attn_norm)
-        if len(w.wqkv) == 1:
-            both = ops.matmul(step, "wqkv", h, w.wqkv[0]).reshape(n, heads + 2 * kv_heads, -1)
+        h = values["attn_norm"] = self._biased(step, "attn_norm", ops.attn_norm(step, x, w.attn_norm), w.vectors)
+        fused = len(w.wqkv) == 1
+        if fused:
+            both = self._product(step, "wqkv", h, w.wqkv[0], w.vectors).reshape(n, heads + 2 * kv_heads, -1)
             q, k, v = both[:, :heads], both[:, heads : heads + kv_heads], both[:, heads + kv_heads :]
         else:
             q, k, v = (
-                ops.matmul(step, name, h, weight).reshape(n, -1, config.head_dim)
+                self._product(step, name, h, weight, w.vectors).reshape(n, -1, config.head_dim)
                 for name, weight in zip(("wq", "wk", "wv"), w.wqkv, strict=True)
             )
         if tap:
             values["q_raw"], values["k_raw"] = q.copy(), k.copy()
         values["v"] = v
-        if self._fuses_rotation and len(w.wqkv) == 1:
+        if config.block.qk_norm:
+            q, k = ops.q_norm(step, q, w.vectors["q_norm"]), ops.k_norm(step, k, w.vectors["k_norm"])
+            fused = False
+        if self._fuses_rotation and fused:
             # An adjacent pair is a complex number, and turning it is one product, queries and keys together.
             turn = step.memo.get("turn")
             if turn is None:
                 turn = step.memo["turn"] = self._turns(step.pos)
-            pairs = both[:, : heads + kv_heads].view(turn.dtype)
+            pairs = both[:, : heads + kv_heads].view(turn.dtype)[..., : turn.shape[-1]]
             np.multiply(pairs, turn, out=pairs)
         else:
             cos, sin = ops.angles(step)
             q, k = ops.rotate_q(step, q, cos, sin), ops.rotate_k(step, k, cos, sin)
         values["q"], values["k"] = q, k
-        mixed = values["attn_mix"] = ops.mixed(step, attend(step, q, k, v).reshape(n, config.dim))
-        out = values["attn_out"] = ops.matmul(step, "wo", mixed, w.wo)
+        mixed = values["attn_mix"] = ops.mixed(step, attend(step, q, k, v).reshape(n, config.q_dim))
+        out = values["attn_out"] = self._product(step, "wo", mixed, w.wo, w.vectors)
         x = values["attn_residual"] = ops.attn_residual(step, x, out)
 
-        h = values["ffn_norm"] = ops.ffn_norm(step, x, w.ffn_norm)
-        if len(w.w_gate_up) == 1:
-            both = ops.matmul(step, "w_gate_up", h, w.w_gate_up[0])
-            gate, up = both[:, : config.hidden_dim], both[:, config.hidden_dim :]
+        if w.ffn_norm is not None:
+            h = values["ffn_norm"] = self._biased(step, "ffn_norm", ops.ffn_norm(step, x, w.ffn_norm), w.vectors)
+        if not config.block.is_gated:
+            up = values["up"] = self._product(step, "w_up", h, w.w_gate_up[0], w.vectors)
+            hidden = ops.activation(step, up)
         else:
-            gate = ops.matmul(step, "w_gate", h, w.w_gate_up[0])
-            up = ops.matmul(step, "w_up", h, w.w_gate_up[1])
-        values["gate"], values["up"] = gate, up
-        if self._fuses_swiglu:
-            hidden = swiglu(gate, up)
-        else:
-            hidden = ops.gated(step, ops.activation(step, gate), up)
+            if len(w.w_gate_up) == 1:
+                both = self._product(step, "w_gate_up", h, w.w_gate_up[0], w.vectors)
+                gate, up = both[:, : config.hidden_dim], both[:, config.hidden_dim :]
+            else:
+                gate = self._product(step, "w_gate", h, w.w_gate_up[0], w.vectors)
+                up = self._product(step, "w_up", h, w.w_gate_up[1], w.vectors)
+            values["gate"], values["up"] = gate, up
+            hidden = swiglu(gate, up) if self._fuses_swiglu else ops.gated(step, ops.activation(step, gate), up)
         values["ffn_mix"] = hidden
-        out = values["ffn_out"] = ops.matmul(step, "w_down", hidden, w.w_down)
+        out = values["ffn_out"] = self._product(step, "w_down", hidden, w.w_down, w.vectors)
         x = values["ffn_residual"] = ops.ffn_residual(step, x, out)
         if tap:
             for name, value in values.items():
@@ -224,8 +257,27 @@ class Engine:
                     tap(name, step.layer, value)
         return x
 
+    def _product(self, step: Step, name: str, x: Array, w: Weight, vectors: Mapping[str, Array]) -> Array:
+        out = self.ops.matmul(step, name, x, w)
+        return self._biased(step, name, out, vectors) if vectors else out
+
+    def _biased(self, step: Step, name: str, x: Array, vectors: Mapping[str, Array]) -> Array:
+        bias = vectors.get(f"{name}_bias") if vectors else None
+        return x if bias is None else self.ops.bias(step, name, x, bias)
+
+    def _final(self, step: Step, x: Array) -> Array:
+        """The last norm of rows x, what the classifier reads."""
+        gain = self._outer("final_norm")
+        assert not isinstance(gain, QuantTensor)
+        return self._biased(step, "final_norm", self.ops.final_norm(step, x, gain), self._outer_vectors())
+
+    def _outer_vectors(self) -> dict[str, Array]:
+        block = self.config.block
+        names = ["final_norm_bias"] * (block.norm == "layer") + ["lm_head_bias"] * block.other_bias
+        return {name: np.asarray(self._outer(name)) for name in names}
+
     def _turns(self, pos: Array) -> Array:
-        """Rotary angles as complex numbers of length 1, (n_tokens, 1, head_dim / 2), from a table by position."""
+        """Rotary angles as complex numbers of length 1, (n_tokens, 1, rotary_dim / 2), from a table by position."""
         last = int(pos[-1]) if len(pos) == 1 else int(pos.max())
         if last >= len(self._turn_table):
             n = max(self.config.seq_len, last + 1)
@@ -233,9 +285,14 @@ class Engine:
             self._turn_table = (cos + 1j * sin)[:, None, :]
         return self._turn_table[pos]
 
+    def _sees_all(self, n_keys: int) -> bool:
+        """Whether the last of so many tokens still sees the first."""
+        window = self.config.block.window
+        return window is None or n_keys <= window
+
     def _attend_alone(self, step: Step, q: Array, k: Array, v: Array) -> Array:
         """Attention of one whole sequence that starts at position 0: q (T, H, head_dim), k and v (T, G, head_dim)."""
-        if self._fuses_attention:
+        if self._fuses_attention and self._sees_all(len(k)):
             return causal_attention(q, k, v, start=0)
         ops = self.ops
         seen = ops.mask(step)
@@ -310,9 +367,7 @@ class Engine:
     def _classify(self, x: Array, pos: Array, consumer: Consumer, tap: Tap | None = None) -> None:
         """Final norm and classifier of rows x, in blocks of ids and rows: a block of the classifier is read once."""
         ops = self.ops
-        gain = self._outer("final_norm")
-        assert not isinstance(gain, QuantTensor)
-        h = ops.final_norm(Step(self.config, -1, pos, self.dtype, {}), x, gain)
+        h = self._final(Step(self.config, -1, pos, self.dtype, {}), x)
         if tap:
             tap("final_norm", -1, h)
         if isinstance(consumer, Judged) and self._screens and not tap:
@@ -324,12 +379,15 @@ class Engine:
                     consumer.settle(*found)
                     return
         classifier = self._outer("lm_head")
+        biases = self._outer_vectors().get("lm_head_bias")
         n_rows = len(x) if tap else _CLASSIFIER_ROWS  # a tap sees whole values
         for first_id, block in [(0, classifier)] if tap else _vocab_blocks(classifier):
+            ids = slice(first_id, first_id + block.shape[0])
+            vectors = {"lm_head_bias": biases[ids]} if biases is not None else {}
             for begin in range(0, len(x), n_rows):
                 rows = slice(begin, min(begin + n_rows, len(x)))
                 step = Step(self.config, -1, pos[rows], self.dtype, {})
-                logits = ops.logits(step, ops.matmul(step, "lm_head", h[rows], block))
+                logits = ops.logits(step, self._product(step, "lm_head", h[rows], block, vectors))
                 if tap:
                     tap("logits", -1, logits)
                 consumer.take(rows, first_id, logits)
@@ -409,10 +467,8 @@ class Engine:
             x = self._block(Step(config, layer, pos, dtype, memo), x, self.layer(layer), attend)
         if last:
             x, step.pos = x[-1:], pos[-1:]
-        gain = self._outer("final_norm")
-        assert not isinstance(gain, QuantTensor)
-        h = ops.final_norm(step, x, gain)
-        return ops.logits(step, ops.matmul(step, "lm_head", h, self._outer("lm_head")))
+        h = self._final(step, x)
+        return ops.logits(step, self._product(step, "lm_head", h, self._outer("lm_head"), self._outer_vectors()))
 
     def session(self, *, cache: CacheKind = "in-place", capacity: int | None = None) -> Session:
         """Start a sequence that grows token by token (or chunk by chunk)."""
@@ -474,7 +530,7 @@ class Session:
 
     def _attend(self, step: Step, q: Array, k: Array, v: Array) -> Array:
         keys, values = self._cache.append(step.layer, k, v)
-        if self._engine._fuses_attention:
+        if self._engine._fuses_attention and self._engine._sees_all(len(keys)):
             if len(q) == 1:
                 return single_query_attention(q, keys, values)
             return causal_attention(q, keys, values, start=len(keys) - len(q))

@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.engine import libm
-from harness.model_config import ModelConfig
+from harness.model_config import ModelConfig, RopeScaling
 from harness.quant import QuantTensor, quantize_activations
 
 __all__ = ["LIBRARY", "STRICT", "Array", "Lookup", "Ops", "Step", "Tap", "Weight"]
@@ -103,6 +103,9 @@ def mask(step: Step) -> Array:
     """Which slots each token sees: (T, S) bool. Its width S is also how much of the cache is read."""
     slots = np.arange(int(step.pos[-1]) + 1)
     seen: Array = slots[None, :] <= step.pos[:, None]
+    window = step.config.block.window
+    if window is not None:
+        seen &= slots[None, :] > step.pos[:, None] - window
     return seen
 
 
@@ -137,9 +140,12 @@ def embed(step: Step, table: Weight, ids: Array) -> Array:
 def rmsnorm(step: Step, x: Array, gain: Array) -> Array:
     """Divide rows by their root mean square, eps inside the root, then multiply by the gain.
 
+    LayerNorm is the same of what is left when the mean is taken off; its bias is a step of its own (`Ops.bias`).
     Source: Zhang & Sennrich 2019; eps placement as in llama2.c run.c.
     """
     n = x.shape[-1]
+    if step.config.block.norm == "layer":
+        x = x - x.mean(axis=-1, keepdims=True)
     out: Array
     if x.shape[0] == 1:  # one row: a Python float is quicker than a (1, 1) array
         row = x[0]
@@ -148,6 +154,20 @@ def rmsnorm(step: Step, x: Array, gain: Array) -> Array:
         mean = np.vecdot(x, x)[:, None] / n
         out = x * (1.0 / np.sqrt(mean + step.config.norm_eps)).astype(x.dtype, copy=False)
     out *= gain
+    return out
+
+
+def head_norm(step: Step, x: Array, gain: Array) -> Array:
+    """RMSNorm of every head by itself: x (n_tokens, heads, head_dim)."""
+    mean = np.vecdot(x, x)[..., None] / x.shape[-1]
+    out: Array = x * (1.0 / np.sqrt(mean + step.config.norm_eps)).astype(x.dtype, copy=False)
+    out *= gain
+    return out
+
+
+def bias(step: Step, name: str, x: Array, b: Array) -> Array:
+    """Add the bias of a product ("wq" .. "lm_head") or of a LayerNorm ("attn_norm" ..)."""
+    out: Array = x + b
     return out
 
 
@@ -190,29 +210,50 @@ def quantised_matmul(step: Step, name: str, x: Array, w: QuantTensor) -> Array:
     return out
 
 
-def angles(step: Step) -> tuple[Array, Array]:
-    """Cosine and sine of the rotary angles, each (n_tokens, head_dim / 2).
+def scaled_frequencies(scaling: RopeScaling | None, frequencies: Array) -> Array:
+    """Change rotary frequencies, in radians per position, for a longer context.
 
-    Pair j turns by pos * theta^(-2j / head_dim).
+    "llama3" is the rule of Meta's Llama 3.1: long wavelengths are stretched, short ones kept, and those between the
+    two mixed linearly in original_context / wavelength.
+    """
+    if scaling is None:
+        return frequencies
+    stretched: Array = frequencies / frequencies.dtype.type(scaling.factor)
+    if scaling.kind == "linear":
+        return stretched
+    turns = scaling.original_context * frequencies / (2 * math.pi)  # within the trained context
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    kept = np.clip((turns - low) / (high - low), 0, 1)
+    out: Array = (kept * frequencies + (1 - kept) * stretched).astype(frequencies.dtype)
+    return out
+
+
+def angles(step: Step) -> tuple[Array, Array]:
+    """Cosine and sine of the rotary angles, each (n_tokens, rotary_dim / 2).
+
+    Pair j turns by pos * theta^(-2j / rotary_dim), unless the model scales its frequencies.
     """
     if "angles" not in step.memo:
-        half = np.arange(0, step.config.head_dim, 2) / step.config.head_dim
-        angle = step.pos[:, None] * step.config.rope_theta**-half
+        config = step.config
+        half = np.arange(0, config.rotary_dim, 2) / config.rotary_dim
+        angle = step.pos[:, None] * scaled_frequencies(config.rope_scaling, config.rope_theta**-half)
         step.memo["angles"] = np.cos(angle).astype(step.dtype), np.sin(angle).astype(step.dtype)
     cos, sin = step.memo["angles"]
     return cos, sin
 
 
 def rotate(step: Step, x: Array, cos: Array, sin: Array) -> Array:
-    """Turn adjacent pairs (2j, 2j+1) of every head: x (n_tokens, heads, head_dim).
+    """Turn adjacent pairs (2j, 2j+1) of every head, as many as there are angles: x (n_tokens, heads, head_dim).
 
     Source: Su et al. 2021 (RoPE), in the interleaved order of Meta's checkpoints.
     """
-    even, odd = x[..., 0::2], x[..., 1::2]
+    n = 2 * cos.shape[-1]
+    even, odd = x[..., 0:n:2], x[..., 1:n:2]
     c, s = cos[:, None, :], sin[:, None, :]
     out = np.empty_like(x)
-    out[..., 0::2] = even * c - odd * s
-    out[..., 1::2] = even * s + odd * c
+    out[..., 0:n:2] = even * c - odd * s
+    out[..., 1:n:2] = even * s + odd * c
+    out[..., n:] = x[..., n:]
     return out
 
 
@@ -245,12 +286,21 @@ def mix(step: Step, weights: Array, v: Array) -> Array:
 
 
 def activation(step: Step, gate: Array) -> Array:
-    """SiLU: gate / (1 + exp(-gate))."""
+    """SiLU: gate / (1 + exp(-gate)), or GELU by its tanh formula where the model has that."""
+    if step.config.block.activation == "gelu":
+        return gelu(gate)
     with np.errstate(over="ignore"):
         out = np.negative(gate)
         np.exp(out, out=out)
         out += 1
         return np.divide(gate, out, out=out)
+
+
+def gelu(x: Array) -> Array:
+    """x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))). Source: Hendrycks & Gimpel 2016, equation 2."""
+    inner = x.dtype.type(math.sqrt(2 / math.pi)) * (x + x.dtype.type(0.044715) * x * x * x)
+    out: Array = x * (x.dtype.type(0.5) * (1 + np.tanh(inner)))
+    return out
 
 
 def gated(step: Step, activated: Array, up: Array) -> Array:
@@ -286,6 +336,8 @@ def draws_coin(config: ModelConfig, pos: int, *, is_forced: bool, temperature: f
 
 def rmsnorm_strict(step: Step, x: Array, gain: Array) -> Array:
     """RMSNorm with its sum of squares taken left to right, in llama2.c's order of operations."""
+    if step.config.block.norm == "layer":
+        x = x - (np.cumsum(x, axis=-1, dtype=np.float32)[:, -1:] / np.float32(x.shape[-1]))
     square = np.cumsum(x * x, axis=-1, dtype=np.float32)[:, -1:]
     root = np.sqrt(square / np.float32(x.shape[-1]) + np.float32(step.config.norm_eps))
     out: Array = gain * ((np.float32(1) / root) * x)
@@ -335,8 +387,9 @@ def angles_strict(step: Step) -> tuple[Array, Array]:
     """Angles as run.c computes them: powf, a float32 product, cosf and sinf."""
     if "angles" not in step.memo:
         config = step.config
-        exponent = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
+        exponent = np.arange(0, config.rotary_dim, 2, dtype=np.float32) / np.float32(config.rotary_dim)
         frequency = np.float32(1) / libm.powf(config.rope_theta, exponent)
+        frequency = scaled_frequencies(config.rope_scaling, frequency)
         angle = step.pos.astype(np.float32)[:, None] * frequency
         step.memo["angles"] = libm.cosf(angle), libm.sinf(angle)
     cos, sin = step.memo["angles"]
@@ -364,6 +417,8 @@ def mix_strict(step: Step, weights: Array, v: Array) -> Array:
 
 def activation_strict(step: Step, gate: Array) -> Array:
     """SiLU as run.c writes it: the reciprocal first, with libm's expf."""
+    if step.config.block.activation == "gelu":
+        return gelu(gate)
     with np.errstate(over="ignore"):
         out: Array = gate * (np.float32(1) / (np.float32(1) + libm.expf(-gate)))
     return out
@@ -393,6 +448,9 @@ class Ops:
     ffn_norm: Callable[[Step, Array, Array], Array] = rmsnorm
     final_norm: Callable[[Step, Array, Array], Array] = rmsnorm
     matmul: Callable[[Step, str, Array, Weight], Array] = matmul
+    bias: Callable[[Step, str, Array, Array], Array] = bias
+    q_norm: Callable[[Step, Array, Array], Array] = head_norm
+    k_norm: Callable[[Step, Array, Array], Array] = head_norm
     angles: Callable[[Step], tuple[Array, Array]] = angles
     rotate_q: Callable[[Step, Array, Array, Array], Array] = rotate
     rotate_k: Callable[[Step, Array, Array, Array], Array] = rotate

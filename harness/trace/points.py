@@ -5,14 +5,14 @@ call, H = n_heads, G = n_kv_heads.
 
     embedding      (n_tokens, dim)        rows of the token embedding
     attn_norm      (n_tokens, dim)        input of the attention, normalised
-    q_raw  k_raw   (n_tokens, H|G, head_dim)  before rotation
+    q_raw  k_raw   (n_tokens, H|G, head_dim)  before rotation (and before the norm of heads, where there is one)
     v              (n_tokens, G, head_dim)
     q  k           (n_tokens, H|G, head_dim)  after rotation
-    attn_mix       (n_tokens, dim)        heads concatenated, before wo
+    attn_mix       (n_tokens, q_dim)      heads concatenated, before wo
     attn_out       (n_tokens, dim)        after wo
     attn_residual  (n_tokens, dim)        residual stream after the attention
-    ffn_norm       (n_tokens, dim)        input of the feed-forward block, normalised
-    gate  up       (n_tokens, hidden_dim)
+    ffn_norm       (n_tokens, dim)        input of the feed-forward block, normalised; not in a parallel block
+    gate  up       (n_tokens, hidden_dim) no gate where the feed-forward has none
     ffn_mix        (n_tokens, hidden_dim) silu(gate) * up
     ffn_out        (n_tokens, dim)        after w_down
     ffn_residual   (n_tokens, dim)        residual stream after the block
