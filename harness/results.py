@@ -239,6 +239,7 @@ class Verdict:
         conventions: how the program prints, stops and counts, where that is not llama2.c's way.
         reproduce: a command line that shows it again.
         wall_s, peak_rss_bytes, reported_tps: of the run that was judged.
+        levels: what each level at which it was judged says, where that is not TEXT alone.
     """
 
     case: str
@@ -258,6 +259,7 @@ class Verdict:
     reported_tps: float | None = None
     suite: str = ""
     tags: tuple[str, ...] = field(default=())
+    levels: tuple[tuple[str, Kind], ...] = ()
 
 
 def count(verdicts: Sequence[Verdict]) -> dict[Kind, int]:

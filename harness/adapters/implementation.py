@@ -21,8 +21,9 @@ from typing import Protocol
 from harness.adapters import process, toolchain
 from harness.adapters.build import Progress, build
 from harness.adapters.extract import reported_tps
-from harness.adapters.manifest import FILE_NAME, Manifest, discover, expand, expand_text, load
+from harness.adapters.manifest import FILE_NAME, Manifest, discover, expand, expand_text, load, names_in
 from harness.adapters.process import Limits
+from harness.adapters.protocol import Session
 from harness.errors import BuildFailed, ImplementationError, InputError
 from harness.results import Observation, Request
 
@@ -52,6 +53,17 @@ class Implementation(Protocol):
 
     def run(self, request: Request, limits: Limits | None = None) -> Observation:
         """Ask it once. Its misbehaviour is `failure` in what is returned, never an exception."""
+
+    def session(
+        self,
+        model: Path,
+        tokenizer: Path,
+        *,
+        threads: int = 1,
+        limits: Limits | None = None,
+        shape: tuple[int, int] | None = None,
+    ) -> contextlib.AbstractContextManager[Session]:
+        """Open a session of the line protocol, where the manifest has one."""
 
 
 class ProcessImplementation:
@@ -161,15 +173,67 @@ class ProcessImplementation:
         with _work_directory() as work:
             values = self._values(request, out, model, work)
             command = _found(expand(manifest.chat if request.mode == "chat" else manifest.run, values))
-            env = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(request.threads))}
-            for key, template in manifest.env.items():
-                env[key] = os.fsdecode(expand_text(template, values))
-            for name, template in manifest.files.items():
-                _place(work / name, expand_text(template, values))
+            env, cwd = self._surroundings(work, values, request.threads)
             stdin = expand_text(manifest.stdin, values) + request.stdin
-            cwd = os.fsdecode(expand_text(manifest.cwd, values))
             seen = process.run(command, cwd=cwd, env=env, stdin=stdin, limits=limits)
         return dataclasses.replace(seen, reported_tps=reported_tps(manifest.tps, seen.stderr_tail, seen.stdout))
+
+    @contextlib.contextmanager
+    def session(
+        self,
+        model: Path,
+        tokenizer: Path,
+        *,
+        threads: int = 1,
+        limits: Limits | None = None,
+        shape: tuple[int, int] | None = None,
+    ) -> Iterator[Session]:
+        """Open a session of the line protocol about a model; the program starts with the first request.
+
+        Args:
+            threads: that the program is asked to use.
+            limits: as for `run`; the time is for one request.
+            shape: (vocab_size, seq_len) of the model: a program that says otherwise violates the protocol.
+
+        Raises:
+            InputError: the manifest has no key protocol.
+            BuildFailed, MissingDependency: as out() does.
+            ImplementationError: `prepare` failed.
+        """
+        manifest = self.manifest
+        if not manifest.protocol:
+            hint = "add its key protocol: docs/protocol.md"
+            raise InputError("speaks no line protocol", path=manifest.path, hint=hint)
+        if limits is None:
+            limits = Limits() if manifest.timeout_s is None else Limits(time_s=manifest.timeout_s)
+        out = self.out()
+        prepared = self.prepare(model, tokenizer)
+        with _work_directory() as work:
+            values = self._values(Request(prepared, tokenizer, threads=threads), out, prepared, work)
+            env, cwd = self._surroundings(work, values, threads)
+            is_told = not names_in(manifest.protocol) & {"model", "model_dir"}
+            with Session(
+                _found(expand(manifest.protocol, values)),
+                cwd=cwd,
+                env=env,
+                limits=limits,
+                model=prepared if is_told else None,
+                tokenizer=tokenizer if is_told else None,
+                shape=shape,
+            ) as session:
+                yield session
+
+    def _surroundings(
+        self, work: Path, values: dict[str, bytes | list[str] | list[bytes]], threads: int
+    ) -> tuple[dict[str, str], str]:
+        """Put the manifest's files into the work directory; return environment and working directory."""
+        manifest = self.manifest
+        env = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+        for key, template in manifest.env.items():
+            env[key] = os.fsdecode(expand_text(template, values))
+        for name, template in manifest.files.items():
+            _place(work / name, expand_text(template, values))
+        return env, os.fsdecode(expand_text(manifest.cwd, values))
 
     def command(self, request: Request) -> list[str]:
         """Return the command line of a request, for showing; its {work} is a name that will not exist."""

@@ -84,7 +84,7 @@ def request(number: int, verb: str, words: Iterable[int | float | bytes] = ()) -
 def _word(value: int | float | bytes) -> bytes:
     if isinstance(value, bytes):
         return value
-    return b"%d" % value if isinstance(value, int) else number(value)
+    return b"%d" % value if isinstance(value, int) else number(float(value))
 
 
 def number(value: float) -> bytes:
@@ -93,7 +93,7 @@ def number(value: float) -> bytes:
     >>> number(0.0), number(0.95), number(1e-8)
     (b'0', b'0.95', b'1e-08')
     """
-    return b"%d" % value if value == int(value) and abs(value) < 1e15 else repr(value).encode()
+    return b"%d" % value if value.is_integer() and abs(value) < 1e15 else repr(value).encode()
 
 
 def hexed(text: bytes) -> bytes:

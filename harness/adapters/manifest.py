@@ -66,6 +66,7 @@ _ALLOWED: dict[str, frozenset[str]] = {
     "prepare": _PREPARE,
     "run": _RUN | {"prompt_args", "system_args"},
     "chat": _RUN | {"prompt_args", "system_args"},
+    "protocol": _PROGRAMS | _FILES | {"threads", "work", "model_dir"},
     "system_args": _RUN,
     "prompt_args": _RUN,
     "stdin": _RUN,
@@ -137,6 +138,8 @@ class Manifest(_Strict):
         inputs: patterns of the files that a build sees, relative to src; empty: every file there.
         needs_tool: executables that must be there, "NAME" or "NAME>=VERSION".
         tools: for a tool, the line that installs it; for an environment variable, what it is to be set to.
+        protocol: the command of a program that speaks the line protocol; it loads a model when it is told to, unless
+            the command names {model}.
         echo: whether the prompt is printed before the continuation ("auto": find out).
         text: pattern whose first group, over stdout, is the text (dot matches newlines).
         tps: pattern whose first group is the program's own tokens per second, on stderr or else stdout.
@@ -165,6 +168,7 @@ class Manifest(_Strict):
     env: dict[str, str] = Field(default_factory=dict)
     stdin: str = ""
     chat: tuple[str, ...] = ()
+    protocol: tuple[str, ...] = ()
     system_args: tuple[str, ...] = ("-y", "{system}")
     prompt_args: tuple[str, ...] = ("-i", "{prompt}")
     echo: Literal["prompt", "none", "auto"] = "auto"
@@ -180,6 +184,11 @@ class Manifest(_Strict):
     @property
     def src(self) -> Path:
         return self.path.parent
+
+    @property
+    def lines_levels(self) -> tuple[str, ...]:
+        """The levels that it shows through the line protocol."""
+        return tuple(level for level in self.levels if level in ("TOKENS", "LOGITS"))
 
     @property
     def placeholders(self) -> set[str]:
@@ -202,7 +211,7 @@ class Manifest(_Strict):
     def _list(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
 
-    @field_validator("run", "chat", "system_args", "prompt_args", "prepare", mode="before")
+    @field_validator("run", "chat", "protocol", "system_args", "prompt_args", "prepare", mode="before")
     @classmethod
     def _command(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
@@ -408,6 +417,12 @@ def _manifest(
                     raise _error(path, lines, place(key, *inner), what)
     if "chat" in manifest.modes and not manifest.chat:
         raise _error(path, lines, place("modes"), "has chat, but there is no key chat", hint="give its command")
+    if manifest.lines_levels and not manifest.protocol:
+        what = f"has {manifest.lines_levels[0]}, but there is no key protocol"
+        raise _error(path, lines, place("levels"), what, hint="give the command that speaks the line protocol")
+    if manifest.protocol and not manifest.lines_levels:
+        hint = 'write levels = ["TEXT", "TOKENS"], and "LOGITS" if it gives those'
+        raise _error(path, lines, place("protocol"), "serves no level", hint=hint)
     return manifest
 
 

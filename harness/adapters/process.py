@@ -83,12 +83,14 @@ class Limits:
         output_bytes: on stdout.
         stderr_bytes: the end of stderr that is kept; it may write without limit, and all of it is drained.
         memory_bytes: resident, over all its processes, mapped files not counted.
+        pause_s: between two reads of a stream that brings little; the first byte is seen at once all the same.
     """
 
     time_s: float = 60.0
     output_bytes: int = 16 << 20
     stderr_bytes: int = 8 << 10
     memory_bytes: int = 8 << 30
+    pause_s: float = PAUSE_S
 
 
 DEFAULT_LIMITS = Limits()
@@ -324,7 +326,7 @@ class _Run:
                         open_streams[fd](data)
                         if len(data) < 4096 and self.end is None:
                             poll.unregister(fd)
-                            paused[fd] = time.monotonic() + PAUSE_S
+                            paused[fd] = time.monotonic() + self.limits.pause_s
             if self.is_clean:
                 break
         for fd, take in open_streams.items():  # what is still in the pipes, now that nobody writes to them

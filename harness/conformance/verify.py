@@ -22,6 +22,8 @@ from harness.conformance.case import Case
 from harness.conformance.claim import Claim, last_line, plain_verdict
 from harness.conformance.draws import FairDraws
 from harness.conformance.judge import Judge
+from harness.conformance.judge_ids import IdClaim, IdJudge
+from harness.conformance.levels import LEVELS, ask, merged
 from harness.conformance.reference import Reference
 from harness.engine import blas_threads
 from harness.engine.sampler import Xorshift, sample
@@ -75,8 +77,9 @@ def verify_group(
     observe: Observe = _in_turn,
     on_observed: Callable[[Case, Observation], None] | None = None,
     on_settled: Callable[[Verdict], None] | None = None,
+    levels: Sequence[str] = LEVELS,
 ) -> list[Verdict]:
-    """Judge the cases of one model on one implementation.
+    """Judge the cases of one model on one implementation, at every level that it claims.
 
     Args:
         cases: all of the same model.
@@ -87,7 +90,8 @@ def verify_group(
         observe: runs the cases.
         on_observed: called after each run, for progress.
         on_settled: called with a verdict that nothing can change any more while other cases still run: output that
-            is the golden one to the byte.
+            is the golden one to the byte, where no other level is to be judged.
+        levels: those to judge at, of the ones that the manifest claims.
 
     Returns:
         One verdict for each case, in order.
@@ -101,6 +105,46 @@ def verify_group(
         given = files_for(impl.manifest, files)
     except InputError as unfit:
         return [plain_verdict(case, impl.name, Kind.UNSUPPORTED, str(unfit)) for case in cases]
+    reference = reference_of(files)
+    claimed = [level for level in LEVELS if level in impl.manifest.levels and level in levels]
+    by_level: dict[str, dict[str, Verdict]] = {}
+    if "TEXT" in claimed:
+        early = on_settled if claimed == ["TEXT"] else None
+        by_level["TEXT"] = _by_text(cases, impl, reference, given, limits, threads, observe, on_observed, early)
+    if set(claimed) - {"TEXT"}:
+        by_level |= _by_protocol(
+            [case for case in cases if not case.is_chat], impl, reference, given, limits, threads
+        )
+    nothing = f"speaks no level of {', '.join(levels)}"
+    verdicts = []
+    for case in cases:
+        found = {level: by_level[level][case.key] for level in by_level if case.key in by_level[level]}
+        verdicts.append(merged(found) if found else plain_verdict(case, impl.name, Kind.UNSUPPORTED, nothing))
+    return verdicts
+
+
+_CANNOT_RUN = (BuildFailed, MissingDependency)
+
+
+def _cannot_run(case: Case, impl: Implementation, error: BuildFailed | MissingDependency) -> Verdict:
+    if isinstance(error, BuildFailed):
+        reason = f"{error.what}: {last_line(error.stderr_tail)}"
+        return plain_verdict(case, impl.name, Kind.BUILD_FAILED, reason)
+    return plain_verdict(case, impl.name, Kind.SKIPPED, str(error))
+
+
+def _by_text(
+    cases: Sequence[Case],
+    impl: Implementation,
+    reference: Reference,
+    given: ModelFiles,
+    limits: Limits | None,
+    threads: int,
+    observe: Observe,
+    on_observed: Callable[[Case, Observation], None] | None,
+    on_settled: Callable[[Verdict], None] | None,
+) -> dict[str, Verdict]:
+    """Run every case and judge what is printed; verdicts by the case's key."""
     verdicts = {
         case.key: plain_verdict(case, impl.name, Kind.UNSUPPORTED, reason)
         for case in cases
@@ -118,7 +162,6 @@ def verify_group(
             n_timeouts += 1
         return seen
 
-    reference = reference_of(files)
     judge = Judge(impl, reference)
     claims: list[Claim] = []
     try:
@@ -132,12 +175,8 @@ def verify_group(
                 on_observed(case, seen)
             if on_settled and seen.failure is None and seen.stdout == case.stdout:
                 on_settled(judge.verdict(claim))
-    except BuildFailed as failure:
-        kind, reason = Kind.BUILD_FAILED, f"{failure.what}: {last_line(failure.stderr_tail)}"
-        return [verdicts.get(c.key) or plain_verdict(c, impl.name, kind, reason) for c in cases]
-    except MissingDependency as missing:
-        kind, reason = Kind.SKIPPED, str(missing)
-        return [verdicts.get(c.key) or plain_verdict(c, impl.name, kind, reason) for c in cases]
+    except _CANNOT_RUN as error:
+        return {case.key: verdicts.get(case.key) or _cannot_run(case, impl, error) for case in cases}
 
     with blas_threads(1):
         _confirm(reference, [claim.case for claim in claims])
@@ -146,7 +185,35 @@ def verify_group(
         _settle_generator(judge, claims, verdicts)
         _settle_tokenizer(judge, claims, verdicts)
         _settle_precision(judge, claims, verdicts)
-    return [verdicts[case.key] for case in cases]
+    return verdicts
+
+
+def _by_protocol(
+    cases: Sequence[Case],
+    impl: Implementation,
+    reference: Reference,
+    given: ModelFiles,
+    limits: Limits | None,
+    threads: int,
+) -> dict[str, dict[str, Verdict]]:
+    """Put every case through the line protocol and judge the ids; verdicts by level and the case's key."""
+    if not cases:
+        return {}
+    try:
+        found = ask(cases, impl, given, reference, limits=limits, threads=threads)
+    except _CANNOT_RUN as error:
+        return {"TOKENS": {case.key: _cannot_run(case, impl, error) for case in cases}}
+    judge = IdJudge(impl, reference)
+    claims = [one for one in found if isinstance(one, IdClaim)]
+    verdicts = {case.key: one for case, one in zip(cases, found, strict=True) if isinstance(one, Verdict)}
+    with blas_threads(1):
+        _confirm(reference, [claim.case for claim in claims])
+        for claim in claims:
+            verdicts[claim.case.key] = judge.verdict(claim)
+        _settle_generator(judge, claims, verdicts)
+        judge.settle_tokenizer(claims, verdicts)
+        _settle_precision(judge, claims, verdicts)
+    return {"TOKENS": verdicts}
 
 
 # ---- what can be asked of a program ------------------------------------------------------------------------------

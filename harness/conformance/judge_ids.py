@@ -1,0 +1,154 @@
+"""Judge of token ids: what a program answered through the line protocol, turned into a Verdict.
+
+Ids leave nothing to guess: a continuation that is not the golden one is judged as it is, one token at a time, and a
+wrong tokenizer and a wrong forward pass are told apart, because the forward pass is always given the honest ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from harness.conformance.claim import Claim, last_line
+from harness.conformance.judge import Judge
+from harness.errors import TokenizerError
+from harness.judging.text_walk import Rule, Walk
+from harness.results import Kind, Verdict, kind_of_failure
+from harness.tokenizer.bpe import KNOWN_WRONG
+
+__all__ = ["IdClaim", "IdJudge"]
+
+
+@dataclass(slots=True)
+class IdClaim(Claim):
+    """What a program answered to one case.
+
+    Attributes:
+        encoded: the ids that it gave for the prompt; None where it does not offer that.
+        generated: the ids that it gave after the honest prompt ids.
+        asked: a command line that puts the deciding request again.
+    """
+
+    encoded: list[int] | None = None
+    generated: list[int] = field(default_factory=list)
+    asked: str = ""
+
+    @property
+    def reproduce(self) -> str:
+        return self.asked
+
+
+class IdJudge(Judge):
+    """Judges claims in ids."""
+
+    def verdict(self, claim: Claim) -> Verdict:
+        """Judge one claim."""
+        assert isinstance(claim, IdClaim)
+        case, failure = claim.case, claim.seen.failure
+        claim.printing = self.reference.printings[0]
+        if failure is not None:
+            tail = last_line(claim.seen.stderr_tail)
+            return self._verdict(claim, kind_of_failure(failure), f"{failure.what}: {tail}" if tail else failure.what)
+        found = self._forward(claim)
+        if claim.encoded is None:
+            return replace(found, tokenizer=None)
+        if claim.encoded == list(case.prompt_ids):
+            return replace(found, tokenizer=Kind.EXACT)
+        claim.encodings = self._encodings(case.prompt or b"", claim.encoded)
+        return replace(
+            found,
+            kind=Kind.MISMATCH,
+            reason=self._wrong_tokenizer(claim, claim.encodings, found),
+            tokenizer=Kind.MISMATCH,
+        )
+
+    def settle_tokenizer(self, claims: Sequence[IdClaim], verdicts: dict[str, Verdict]) -> None:
+        """Name the tokenizer that explains the ids of all prompts; where none does, each keeps its own names."""
+        wrong = {claim.case.key: claim for claim in claims if verdicts[claim.case.key].tokenizer is Kind.MISMATCH}
+        judged = [claim for claim in claims if claim.encoded is not None]
+        everywhere = [
+            name
+            for name, _, _ in KNOWN_WRONG
+            if all(
+                name in claim.encodings if claim.case.key in wrong else self.encodes_alike(claim.case, name)
+                for claim in judged
+            )
+        ]
+        for key, claim in wrong.items() if everywhere else ():
+            verdict = verdicts[key]
+            verdicts[key] = replace(verdict, reason=self._wrong_tokenizer(claim, everywhere, verdict))
+
+    def _wrong_tokenizer(self, claim: IdClaim, names: Sequence[str], found: Verdict) -> str:
+        """Say what is wrong with a tokenizer, given the known wrong ones that explain it."""
+        what = ", or ".join(description for name, description, _ in KNOWN_WRONG if name in names)
+        if not what:
+            what = "the prompt's ids are wrong, in no known way"
+        honest, actual = list(claim.case.prompt_ids), claim.encoded or []
+        pairs = enumerate(zip(actual, honest, strict=False))
+        at = next((i for i, (a, b) in pairs if a != b), min(len(actual), len(honest)))
+        shown = [" ".join(map(str, ids[at : at + 6])) or "nothing" for ids in (actual, honest)]
+        named = f" ({', '.join(names)})" if names else ""
+        return (
+            f"tokenizer: {what}{named}: from id {at} on {shown[0]} where {shown[1]} is right; "
+            f"given the right ids the forward pass is {found.forward or 'not asked'}"
+        )
+
+    def _encodings(self, prompt: bytes, actual: list[int]) -> tuple[str, ...]:
+        """Name the known wrong tokenizers that give these ids."""
+        names = []
+        for name, _, rules in KNOWN_WRONG:
+            try:
+                if self.tokenizer.encode(prompt, rules=rules) == actual:
+                    names.append(name)
+            except TokenizerError:
+                continue
+        return tuple(names)
+
+    def _forward(self, claim: IdClaim) -> Verdict:
+        """Judge the continuation of the honest prompt ids."""
+        case, generated = claim.case, claim.generated
+        expected = None if case.ids is None else list(case.ids[len(case.prompt_ids) - 1 :])
+        if expected is not None and generated == expected:
+            claim.prefix = [case.prompt_ids[0], *(case.ids or ())]
+            return replace(self._exact(claim, len(generated)), forward=Kind.EXACT if generated else None)
+        eos = self.tokenizer.eos_id
+        if expected is not None and generated[-1:] == [eos] and generated == expected[: len(generated)]:
+            how = "stops at EOS"
+            if self.is_llama2c:
+                return self._unlike_llama2c(claim, f"stop as llama2.c does: {how}", len(generated), (how,))
+            return self._exact(claim, len(generated), (how,))
+        path = self._walk(claim, b"", case.prompt_ids, 0)
+        if path.wrong is not None:
+            return self._mismatch(claim, path, ())
+        path.next_id = generated[-1] if generated and generated[-1] in (self.bos, eos) else None
+        return self._explained(claim, path, ())
+
+    def _walk(
+        self,
+        claim: Claim,
+        text: bytes,
+        prefix: Sequence[int],
+        n_generated: int,
+        *,
+        rule: Rule | None = None,
+        agreed: Sequence[int] = (),
+    ) -> Walk:
+        """Judge the generated ids one by one; there is no text to be read."""
+        assert isinstance(claim, IdClaim)
+        assert claim.printing is not None
+        rule = rule or self._rule(claim.case)
+        sequence = [*prefix, *claim.generated]
+        pieces = [claim.printing.of(a, b) if b != self.bos else b"" for a, b in pairwise(sequence[len(prefix) - 1 :])]
+        path = Walk(list(prefix), b"".join(pieces))
+        limit = self.reference.config.seq_len
+        rows = self.reference.exact.logits(sequence[:-1][:limit], first=len(prefix) - 1)
+        for step, (row, token, piece) in enumerate(zip(rows, claim.generated, pieces, strict=True)):
+            choice = rule.choose(path.ids, row, [token], step)
+            path.choices.append(choice)
+            if choice.kind is Kind.MISMATCH:
+                path.wrong = choice
+                break
+            path.ids.append(token)
+            path.used += len(piece)
+        return path
