@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,7 @@ class Engine:
         self._fuses_rotation = family is LIBRARY and not replaced & FUSED_ROTATION
         self._fuses_attention = family is LIBRARY and not replaced & FUSED_ATTENTION
         block = config.block
+        self._is_gated = block.is_gated
         is_swiglu = block.is_gated and block.activation == "silu"
         self._fuses_swiglu = family is LIBRARY and is_swiglu and not replaced & {"activation", "gated"}
         is_bare = ops.matmul is matmul and "logits" not in replaced and not block.other_bias
@@ -201,23 +203,26 @@ class Engine:
         ops, config, values = self.ops, self.config, step.values
         n = len(x)
         heads, kv_heads = config.n_heads, config.n_kv_heads
+        vectors = w.vectors
+        product = partial(self._biased_product, vectors) if vectors else ops.matmul  # llama's has nothing to add
 
         values["embedding" if step.layer == 0 else "residual_in"] = x
-        h = values["attn_norm"] = self._biased(step, "attn_norm", ops.attn_norm(step, x, w.attn_norm), w.vectors)
+        h = ops.attn_norm(step, x, w.attn_norm)
+        h = values["attn_norm"] = self._biased(step, "attn_norm", h, vectors) if vectors else h
         fused = len(w.wqkv) == 1
         if fused:
-            both = self._product(step, "wqkv", h, w.wqkv[0], w.vectors).reshape(n, heads + 2 * kv_heads, -1)
+            both = product(step, "wqkv", h, w.wqkv[0]).reshape(n, heads + 2 * kv_heads, -1)
             q, k, v = both[:, :heads], both[:, heads : heads + kv_heads], both[:, heads + kv_heads :]
         else:
             q, k, v = (
-                self._product(step, name, h, weight, w.vectors).reshape(n, -1, config.head_dim)
+                product(step, name, h, weight).reshape(n, -1, config.head_dim)
                 for name, weight in zip(("wq", "wk", "wv"), w.wqkv, strict=True)
             )
         if tap:
             values["q_raw"], values["k_raw"] = q.copy(), k.copy()
         values["v"] = v
-        if config.block.qk_norm:
-            q, k = ops.q_norm(step, q, w.vectors["q_norm"]), ops.k_norm(step, k, w.vectors["k_norm"])
+        if "q_norm" in vectors:
+            q, k = ops.q_norm(step, q, vectors["q_norm"]), ops.k_norm(step, k, vectors["k_norm"])
             fused = False
         if self._fuses_rotation and fused:
             # An adjacent pair is a complex number, and turning it is one product, queries and keys together.
@@ -231,25 +236,26 @@ class Engine:
             q, k = ops.rotate_q(step, q, cos, sin), ops.rotate_k(step, k, cos, sin)
         values["q"], values["k"] = q, k
         mixed = values["attn_mix"] = ops.mixed(step, attend(step, q, k, v).reshape(n, config.q_dim))
-        out = values["attn_out"] = self._product(step, "wo", mixed, w.wo, w.vectors)
+        out = values["attn_out"] = product(step, "wo", mixed, w.wo)
         x = values["attn_residual"] = ops.attn_residual(step, x, out)
 
         if w.ffn_norm is not None:
-            h = values["ffn_norm"] = self._biased(step, "ffn_norm", ops.ffn_norm(step, x, w.ffn_norm), w.vectors)
-        if not config.block.is_gated:
-            up = values["up"] = self._product(step, "w_up", h, w.w_gate_up[0], w.vectors)
+            h = ops.ffn_norm(step, x, w.ffn_norm)
+            h = values["ffn_norm"] = self._biased(step, "ffn_norm", h, vectors) if vectors else h
+        if not self._is_gated:
+            up = values["up"] = product(step, "w_up", h, w.w_gate_up[0])
             hidden = ops.activation(step, up)
         else:
             if len(w.w_gate_up) == 1:
-                both = self._product(step, "w_gate_up", h, w.w_gate_up[0], w.vectors)
+                both = product(step, "w_gate_up", h, w.w_gate_up[0])
                 gate, up = both[:, : config.hidden_dim], both[:, config.hidden_dim :]
             else:
-                gate = self._product(step, "w_gate", h, w.w_gate_up[0], w.vectors)
-                up = self._product(step, "w_up", h, w.w_gate_up[1], w.vectors)
+                gate = product(step, "w_gate", h, w.w_gate_up[0])
+                up = product(step, "w_up", h, w.w_gate_up[1])
             values["gate"], values["up"] = gate, up
             hidden = swiglu(gate, up) if self._fuses_swiglu else ops.gated(step, ops.activation(step, gate), up)
         values["ffn_mix"] = hidden
-        out = values["ffn_out"] = self._product(step, "w_down", hidden, w.w_down, w.vectors)
+        out = values["ffn_out"] = product(step, "w_down", hidden, w.w_down)
         x = values["ffn_residual"] = ops.ffn_residual(step, x, out)
         if tap:
             for name, value in values.items():
@@ -257,24 +263,28 @@ class Engine:
                     tap(name, step.layer, value)
         return x
 
-    def _product(self, step: Step, name: str, x: Array, w: Weight, vectors: Mapping[str, Array]) -> Array:
-        out = self.ops.matmul(step, name, x, w)
-        return self._biased(step, name, out, vectors) if vectors else out
+    def _biased_product(self, vectors: Mapping[str, Array], step: Step, name: str, x: Array, w: Weight) -> Array:
+        return self._biased(step, name, self.ops.matmul(step, name, x, w), vectors)
 
     def _biased(self, step: Step, name: str, x: Array, vectors: Mapping[str, Array]) -> Array:
-        bias = vectors.get(f"{name}_bias") if vectors else None
+        bias = vectors.get(f"{name}_bias")
         return x if bias is None else self.ops.bias(step, name, x, bias)
 
     def _final(self, step: Step, x: Array) -> Array:
         """The last norm of rows x, what the classifier reads."""
         gain = self._outer("final_norm")
         assert not isinstance(gain, QuantTensor)
-        return self._biased(step, "final_norm", self.ops.final_norm(step, x, gain), self._outer_vectors())
+        out = self.ops.final_norm(step, x, gain)
+        if self.config.block.norm == "layer":
+            out = self.ops.bias(step, "final_norm", out, np.asarray(self._outer("final_norm_bias")))
+        return out
 
-    def _outer_vectors(self) -> dict[str, Array]:
-        block = self.config.block
-        names = ["final_norm_bias"] * (block.norm == "layer") + ["lm_head_bias"] * block.other_bias
-        return {name: np.asarray(self._outer(name)) for name in names}
+    def _classified(self, step: Step, h: Array, classifier: Weight, ids: slice = slice(None)) -> Array:
+        """Logits of rows h for the ids that these rows of the classifier stand for."""
+        out = self.ops.matmul(step, "lm_head", h, classifier)
+        if self.config.block.other_bias:
+            out = self.ops.bias(step, "lm_head", out, np.asarray(self._outer("lm_head_bias"))[ids])
+        return self.ops.logits(step, out)
 
     def _turns(self, pos: Array) -> Array:
         """Rotary angles as complex numbers of length 1, (n_tokens, 1, rotary_dim / 2), from a table by position."""
@@ -379,15 +389,13 @@ class Engine:
                     consumer.settle(*found)
                     return
         classifier = self._outer("lm_head")
-        biases = self._outer_vectors().get("lm_head_bias")
         n_rows = len(x) if tap else _CLASSIFIER_ROWS  # a tap sees whole values
         for first_id, block in [(0, classifier)] if tap else _vocab_blocks(classifier):
             ids = slice(first_id, first_id + block.shape[0])
-            vectors = {"lm_head_bias": biases[ids]} if biases is not None else {}
             for begin in range(0, len(x), n_rows):
                 rows = slice(begin, min(begin + n_rows, len(x)))
                 step = Step(self.config, -1, pos[rows], self.dtype, {})
-                logits = ops.logits(step, self._product(step, "lm_head", h[rows], block, vectors))
+                logits = self._classified(step, h[rows], block, ids)
                 if tap:
                     tap("logits", -1, logits)
                 consumer.take(rows, first_id, logits)
@@ -467,8 +475,7 @@ class Engine:
             x = self._block(Step(config, layer, pos, dtype, memo), x, self.layer(layer), attend)
         if last:
             x, step.pos = x[-1:], pos[-1:]
-        h = self._final(step, x)
-        return ops.logits(step, self._product(step, "lm_head", h, self._outer("lm_head"), self._outer_vectors()))
+        return self._classified(step, self._final(step, x), self._outer("lm_head"))
 
     def session(self, *, cache: CacheKind = "in-place", capacity: int | None = None) -> Session:
         """Start a sequence that grows token by token (or chunk by chunk)."""
