@@ -6,6 +6,7 @@ import dataclasses
 import json
 import secrets
 import signal
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -207,6 +208,14 @@ def _groups(
     programs = {precision: _of_precision(chosen, precision, named=named) for precision in precisions}
     every = {impl.name: impl for of in programs.values() for impl in of}.values()
     obstacles = {impl.name: found for impl in every if (found := _obstacle(impl, builds))}
+    if not named:  # a program that lies elsewhere, and not on this machine, is a line and no column
+        for impl in every:
+            if impl.name in obstacles and impl.manifest.variables:
+                tell(f"{impl.name} is left out: {obstacles[impl.name][1]}")
+        programs = {
+            precision: [one for one in of if one.name not in obstacles or not one.manifest.variables]
+            for precision, of in programs.items()
+        }
     for name in names:
         for precision in precisions:
             if not programs[precision]:
@@ -358,7 +367,7 @@ def _print(console: Console, laid_out: table.Table, outcome: Outcome, where: Mac
     console.print(shown)
     if outcome.rows:
         console.print(_details(outcome))
-    for aside in _asides(outcome.rows):
+    for aside in _asides(outcome):
         console.print(aside)
     how = {limit.how for limit in outcome.limits}
     probe = "numpy in one thread, for want of a compiler" if "numpy" in how else "a C program, in the same rounds"
@@ -373,9 +382,9 @@ def _print(console: Console, laid_out: table.Table, outcome: Outcome, where: Mac
     console.print(str(where), style="dim")
 
 
-def _asides(rows: Sequence[Row]) -> Iterator[str]:
+def _asides(outcome: Outcome) -> Iterator[str]:
     """What stands beneath the tables: ratios within the run, speed against context, the harness's own share."""
-    for row in rows:
+    for row in outcome.rows:
         who = f"{row.key.model} {row.key.precision} {row.key.threads}t {row.key.impl}"
         for what, found in (("int8 to fp32", row.to_fp32), (f"{row.key.threads} threads to one", row.scaling)):
             if found is not None:
@@ -383,13 +392,17 @@ def _asides(rows: Sequence[Row]) -> Iterator[str]:
         if row.contexts:
             speeds = [f"{at.begin}–{at.end}: {table.number(1 / at.decode_s.value)}" for at in row.contexts]
             yield f"{who}: tok/s by position {', '.join(speeds)}"
-    shares = [(row.harness_share, row.key) for row in rows if row.harness_share is not None]
+    shares = [(row.harness_share, row.key) for row in outcome.rows if row.harness_share is not None]
     if shares:
         most, key = max(shares)
-        yield (
-            f"The harness's own share of the timed runs: at most {most:.2%} ({key.model} {key.precision} {key.impl});"
-            " its processor time while they ran, and what starting and ending them adds."
+        told = (
+            f"The harness itself worked for at most {most:.2%} of the time that a speed rests on"
+            f" ({key.model} {key.precision} {key.impl})"
         )
+        if added := [limit.spawn_s for limit in outcome.limits if limit.spawn_s is not None]:
+            ms = statistics.median(added) * 1e3
+            told += f"; starting and ending a program adds {ms:.1f} ms to its run, which slopes cancel"
+        yield f"{told}."
 
 
 def _details(outcome: Outcome) -> Table:

@@ -8,6 +8,8 @@ from harness import benchfile
 from harness.__main__ import main
 from harness.bench.stats import Result
 from harness.cli import bench
+from harness.conformance import check
+from harness.models import impls_dir
 from tests.parrots import make_parrot
 
 
@@ -76,6 +78,24 @@ def test_a_program_that_cannot_be_built_has_a_cell_that_says_so(tmp_path, capsys
     assert [one.kind for one in benchfile.read(tmp_path / "run.jsonl").absent] == ["BUILD_FAILED"]
     assert main([*ask, "--impls", str(tmp_path / "broken")]) == 2
     assert "building broken failed" in capsys.readouterr().err
+
+
+def test_a_program_that_is_not_on_this_machine_is_a_line_unless_it_is_named(tmp_path, capsys, monkeypatch):
+    for name in ("HARNESS_MODELS", "ELSEWHERE"):
+        monkeypatch.delenv(name, raising=False)
+    impls = tmp_path / "impls"
+    (impls / "elsewhere").mkdir(parents=True)
+    (impls / "elsewhere" / "impl.toml").write_text('run = ["{env:ELSEWHERE}", "{model}"]\n')
+    (impls / "compact").symlink_to(impls_dir() / "compact")
+    monkeypatch.setattr(check, "impls_dir", lambda: impls)
+    ask = ["bench", "--models", "260K", "--rounds", "1", "--out", str(tmp_path / "run.jsonl")]
+    assert main(ask) == 0
+    said = capsys.readouterr()
+    assert "elsewhere" not in said.out
+    assert "elsewhere is left out: ELSEWHERE, an environment variable" in said.err
+    assert benchfile.read(tmp_path / "run.jsonl").absent == ()
+    assert main([*ask, "--impls", "compact,elsewhere"]) == 0
+    assert [one.kind for one in benchfile.read(tmp_path / "run.jsonl").absent] == ["SKIPPED"]
 
 
 # ---- harness compare
