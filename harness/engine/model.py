@@ -376,7 +376,6 @@ class Engine:
 
     def _classify(self, x: Array, pos: Array, consumer: Consumer, tap: Tap | None = None) -> None:
         """Final norm and classifier of rows x, in blocks of ids and rows: a block of the classifier is read once."""
-        ops = self.ops
         h = self._final(Step(self.config, -1, pos, self.dtype, {}), x)
         if tap:
             tap("final_norm", -1, h)
