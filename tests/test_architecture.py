@@ -28,6 +28,7 @@ RANKS = {
     "tokenizer": 1,
     "trace": 1,
     "engine": 2,
+    "formats": 2,
     "judging": 2,
     "models": 2,
     "adapters": 3,
@@ -55,7 +56,9 @@ MAY_IMPORT = {
     "report": {"errors", "results", "benchfile", "runfile"},
     "engine": {"errors", "jobs", "model_config", "quant", "results", "trace.points"},
     "judging": {"errors", "jobs", "model_config", "quant", "results"},
-    "models": {"errors", "jobs", "model_config", "quant", "results", "checkpoint", "tokenizer"},
+    "formats": {"errors", "jobs", "model_config", "quant", "results", "checkpoint", "tokenizer"},
+    # Two ways to the same files: by name, and by content.
+    "models": {"errors", "jobs", "model_config", "quant", "results", "checkpoint", "tokenizer", "formats"},
     "adapters": {
         "errors",
         "jobs",
@@ -66,6 +69,7 @@ MAY_IMPORT = {
         "tokenizer",
         "trace",
         "models",
+        "formats",
     },
     "pytest_plugin": {"pytest_goldens"},
     "pytest_goldens": set(RANKS) - {"cli", "pytest_plugin", "__main__"},

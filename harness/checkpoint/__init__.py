@@ -9,12 +9,26 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.checkpoint import llama2c_bin
-from harness.checkpoint.checkpoint import Checkpoint, Tensor, expected_shapes
+from harness.checkpoint.checkpoint import Checkpoint, expected_shapes
 from harness.checkpoint.files import opened
 from harness.checkpoint.streamed import Streamed
+from harness.checkpoint.tensors import LazyTensors, Source, Tensor, is_quantised, shape_and_dtype
 from harness.model_config import ModelConfig
 
-__all__ = ["Checkpoint", "Streamed", "Tensor", "expected_shapes", "file_bytes", "read", "sha256_of", "write"]
+__all__ = [
+    "Checkpoint",
+    "LazyTensors",
+    "Source",
+    "Streamed",
+    "Tensor",
+    "expected_shapes",
+    "file_bytes",
+    "is_quantised",
+    "read",
+    "sha256_of",
+    "shape_and_dtype",
+    "write",
+]
 
 
 class _Format(Protocol):

@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.checkpoint.tensors import Tensor, is_quantised, shape_and_dtype
 from harness.errors import CheckpointError
 from harness.model_config import ModelConfig
-from harness.quant import QuantTensor
 
 __all__ = ["NORMS", "Checkpoint", "Tensor", "expected_shapes"]
-
-Tensor = NDArray[Any] | QuantTensor
 
 # How the names end of the vectors that RMSNorm multiplies by; never quantised.
 NORMS = ("attn_norm", "ffn_norm", "final_norm")
@@ -108,23 +105,21 @@ class Checkpoint:
         """
         shapes = expected_shapes(self.config)
         for name, shape in shapes.items():
-            tensor = self.tensors.get(name)
-            if tensor is None:
+            if name not in self.tensors:
                 raise CheckpointError(f"tensor {name} is missing", path=self.path)
-            if tensor.shape != shape:
+            actual, dtype = shape_and_dtype(self.tensors, name)
+            if actual != shape:
                 raise CheckpointError(
-                    f"tensor {name} has the wrong shape", path=self.path, expected=shape, actual=tensor.shape
+                    f"tensor {name} has the wrong shape", path=self.path, expected=shape, actual=actual
                 )
-            if isinstance(tensor, QuantTensor):
-                if name.endswith(NORMS):
-                    raise CheckpointError(
-                        f"tensor {name} is quantised",
-                        path=self.path,
-                        expected="a float32 norm",
-                        actual="int8",
-                    )
-            elif tensor.dtype.kind != "f":
-                raise CheckpointError(f"tensor {name} is not of floating point", path=self.path, actual=tensor.dtype)
+            if dtype.startswith(("float", "bfloat")):
+                continue
+            if not is_quantised(self.tensors, name):
+                raise CheckpointError(f"tensor {name} is not of floating point", path=self.path, actual=dtype)
+            if name.endswith(NORMS):
+                raise CheckpointError(
+                    f"tensor {name} is quantised", path=self.path, expected="a float32 norm", actual=dtype
+                )
         for name in self.tensors:
             if name not in shapes:
                 raise CheckpointError(f"tensor {name} does not belong to this model", path=self.path)

@@ -42,20 +42,22 @@ import math
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.checkpoint.checkpoint import NORMS, Checkpoint, Tensor, expected_shapes
+from harness.checkpoint.checkpoint import NORMS, Checkpoint, expected_shapes
 from harness.checkpoint.files import opened, replaced
+from harness.checkpoint.streamed import Streamed
+from harness.checkpoint.tensors import Tensor, is_quantised, without
 from harness.errors import CheckpointError
-from harness.model_config import ModelConfig
+from harness.model_config import Block, ModelConfig
 from harness.quant import QuantTensor, quantize_weights
 
-__all__ = ["DEFAULT_GROUP_SIZE", "HEAD_BYTES", "file_bytes", "read", "sniff", "write"]
+__all__ = ["DEFAULT_GROUP_SIZE", "HEAD_BYTES", "file_bytes", "read", "refuses", "sniff", "write"]
 
 MAGIC = 0x616B3432
 HEAD_BYTES = 256
@@ -150,11 +152,35 @@ def write(
     if version == 2:
         group_size = _wanted_group_size(checkpoint, group_size)
         _check_group_size(checkpoint.config, group_size, path)
+    checkpoint = replace(checkpoint, tensors=Streamed(checkpoint.tensors))
     with replaced(path) as file:
         file.write(_header(checkpoint.config, version, group_size))
         for name, _, _ in _layout(version, checkpoint.config, group_size, has_tables=True):
             _write_tensor(file, checkpoint, name, group_size)
             progress(file.tell())
+
+
+def refuses(config: ModelConfig) -> str | None:
+    """Say what of a model these files have no place for, though their programs would have to know it; or None."""
+    block, plain = config.block, Block()
+    found = [
+        f"{name} {value} (theirs is {assumed})"
+        for name, value, assumed in (
+            ("norm_eps", config.norm_eps, 1e-5),
+            ("rope_theta", config.rope_theta, 10000.0),
+        )
+        if value != assumed
+    ]
+    if config.rope_scaling:
+        found.append(f"rope scaling {config.rope_scaling.kind!r}")
+    if config.q_dim != config.dim:
+        found.append(f"a head_dim of {config.head_dim}, where dim / n_heads is {config.dim / config.n_heads:g}")
+    found += [
+        f"{field.name} {getattr(block, field.name)}"
+        for field in fields(block)
+        if getattr(block, field.name) != getattr(plain, field.name)
+    ]
+    return ", ".join(found) or None
 
 
 def file_bytes(config: ModelConfig, version: int = 0, group_size: int | None = None) -> int:
@@ -277,10 +303,10 @@ def _implausible(numbers: tuple[int, ...], *, is_v0: bool) -> tuple[str, str] | 
 
 
 def _config(numbers: tuple[int, ...], is_tied: bool, path: Path) -> ModelConfig:
-    fields = dict(zip(_FIELDS, numbers, strict=True))
-    fields["vocab_size"] = abs(fields["vocab_size"])
+    sizes: dict[str, Any] = dict(zip(_FIELDS, numbers, strict=True))
+    sizes["vocab_size"] = abs(sizes["vocab_size"])
     try:
-        return ModelConfig(**fields, is_tied=is_tied)
+        return ModelConfig(**sizes, is_tied=is_tied)
     except ValueError as error:
         raise CheckpointError(f"the header contradicts itself: {error}", path=path) from error
 
@@ -349,8 +375,8 @@ def _tie(checkpoint: Checkpoint) -> Checkpoint:
     """Drop a classifier that equals the embedding, value by value as upstream's exporter compares them."""
     if checkpoint.config.is_tied or not _equal(checkpoint.classifier, checkpoint.tensor("tok_embedding")):
         return checkpoint
-    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name != "lm_head"}
-    return replace(checkpoint, config=replace(checkpoint.config, is_tied=True), tensors=tensors)
+    tied = replace(checkpoint.config, is_tied=True)
+    return replace(checkpoint, config=tied, tensors=without(checkpoint.tensors, "lm_head"))
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
@@ -369,24 +395,18 @@ def _check_writable(checkpoint: Checkpoint, version: int, group_size: int | None
     if version != 2 and group_size is not None:
         raise CheckpointError("a group size belongs to version 2 only", path=path, actual=f"version {version}")
     config = checkpoint.config
-    for name, stored, value in (
-        ("norm_eps", 1e-5, config.norm_eps),
-        ("rope_theta", 10000.0, config.rope_theta),
-    ):
-        if value != stored:
-            raise CheckpointError(
-                f"llama2.c files cannot say {name}",
-                path=path,
-                expected=f"{stored} as its programs use",
-                actual=value,
-            )
+    if why := refuses(config):
+        raise CheckpointError(f"llama2.c files cannot say {why}", path=path)
     problem = _implausible(_numbers(config, version), is_v0=version == 0)
     if problem:
         field, limit = problem
         raise CheckpointError(f"{field} is out of range", path=path, expected=limit, actual=getattr(config, field))
     wanted = _wanted_group_size(checkpoint, group_size)
-    for name, tensor in checkpoint.tensors.items():
-        if version == 2 and isinstance(tensor, QuantTensor) and tensor.group_size != wanted:
+    for name in checkpoint.tensors:
+        if version != 2 or not is_quantised(checkpoint.tensors, name):
+            continue
+        tensor = checkpoint.tensors[name]
+        if isinstance(tensor, QuantTensor) and tensor.group_size != wanted:
             raise CheckpointError(
                 f"tensor {name} is quantised already, and quantising twice adds error",
                 path=path,

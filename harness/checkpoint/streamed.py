@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.checkpoint.checkpoint import Tensor
+from harness.checkpoint.tensors import Tensor
 from harness.quant import QuantTensor
 
 __all__ = ["Streamed"]
@@ -25,7 +25,7 @@ class Streamed(Mapping[str, Tensor]):
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = tensors
-        self._last = ""
+        self._last: tuple[str, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self._tensors)
@@ -33,19 +33,27 @@ class Streamed(Mapping[str, Tensor]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
     def __getitem__(self, name: str) -> Tensor:
-        if self._last != name:
-            self.release()
-            self._last = name
-        return self._tensors[name]
+        if self._last and self._last[0] == name:
+            return self._last[1]
+        self.release()
+        tensor = self._tensors[name]
+        self._last = (name, tensor)
+        return tensor
 
     def release(self) -> None:
         """Give back the pages of the tensor that was asked for last."""
-        tensor = self._tensors.get(self._last)
+        if self._last is None:
+            return
+        tensor = self._last[1]
+        self._last = None
         if isinstance(tensor, QuantTensor):
             _give_back(tensor.codes)
             _give_back(tensor.scales)
-        elif tensor is not None:
+        else:
             _give_back(tensor)
 
 

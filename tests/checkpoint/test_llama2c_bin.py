@@ -545,11 +545,15 @@ def test_places_that_cannot_be_written_are_told(tmp_path: Path) -> None:
 def test_the_public_names_are_a_list() -> None:
     assert set(checkpoint_files.__all__) == {
         "Checkpoint",
+        "LazyTensors",
+        "Source",
         "Streamed",
         "Tensor",
         "expected_shapes",
         "file_bytes",
+        "is_quantised",
         "read",
         "sha256_of",
+        "shape_and_dtype",
         "write",
     }
