@@ -1,6 +1,7 @@
-"""Results in, documents out: terminal, markdown, HTML, JUnit, badge. Runs nothing, writes no file.
+"""Results in, documents out: terminal, markdown, HTML, JSON, CSV, JUnit, badge. Runs nothing, writes no file.
 
-Each renderer has one function, ``render(summary) -> str``; ``summarise`` makes the Summary out of verdicts.
+``summarise`` makes a Summary out of the verdicts of checks, ``speeds.gather`` a Speeds out of benchmarks; ``tables``
+lays out what both have to show, and each renderer, a module of its own, turns that into a string.
 """
 
 from __future__ import annotations

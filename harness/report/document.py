@@ -12,22 +12,16 @@ from harness.report.speeds import Section, Speeds
 from harness.report.summary import Summary
 from harness.runfile import SCHEMA_VERSION, dump_verdict
 
-__all__ = ["render", "render_both", "render_speeds"]
+__all__ = ["render"]
 
 
-def render(summary: Summary) -> str:
-    """Render a summary as JSON; verdicts have the fields that they have in a run file."""
-    return _written(_of_check(summary))
-
-
-def render_speeds(found: Speeds) -> str:
-    """Render benchmarks as JSON; records are as in a run file, with the number of their machine."""
-    return _written(_of_bench(found))
-
-
-def render_both(summary: Summary, found: Speeds) -> str:
-    """Render checks and benchmarks as one document: both, each under its command."""
-    return _written({"schema_version": SCHEMA_VERSION, "check": _of_check(summary), "bench": _of_bench(found)})
+def render(summary: Summary | None = None, speeds: Speeds | None = None) -> str:
+    """Render verdicts, speeds or, each under its command, both as JSON; records are as in a run file."""
+    if summary is None or speeds is None:
+        document = _of_check(summary) if summary is not None else _of_bench(speeds) if speeds is not None else {}
+    else:
+        document = {"schema_version": SCHEMA_VERSION, "check": _of_check(summary), "bench": _of_bench(speeds)}
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
 def _of_check(summary: Summary) -> dict[str, Any]:
@@ -97,7 +91,3 @@ def _plain(record: Record) -> dict[str, Any]:
     content = benchfile.plain(record)
     del content["record"]
     return content
-
-
-def _written(document: dict[str, Any]) -> str:
-    return json.dumps(document, indent=2, allow_nan=False) + "\n"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from harness.report.speeds import Section, Speeds
-from harness.report.summary import Summary, describe, duration, visible
-from harness.report.tables import README, Style, Table, details, scaling, speeds
+from harness.report.summary import Summary, describe, visible
+from harness.report.tables import README, Style, Table, details, scaling, speeds, verdicts
 
 __all__ = ["block", "render", "render_speeds", "table"]
 
@@ -22,7 +22,7 @@ def render(summary: Summary) -> str:
     if summary.problems or summary.notes:
         lines.append("")
     if summary.rows:
-        lines += [*_verdicts(summary), ""]
+        lines.append(table(verdicts(summary)))
     for standing in summary.standings:
         lines.append(f"- **{_text(standing.impl)}**: {_text(standing.conclusion)}")
         lines += [f"  - convention: {_text(convention)}" for convention in standing.conventions]
@@ -33,18 +33,6 @@ def render(summary: Summary) -> str:
     if len(summary.failures) > _MAX_FAILURES:
         lines += ["", f"{len(summary.failures) - _MAX_FAILURES:,} more failures are not shown."]
     return "\n".join(lines) + "\n"
-
-
-def _verdicts(summary: Summary) -> list[str]:
-    kinds = summary.judged_kinds
-    heads = ["implementation", "suite", "model", *(kind.value for kind in kinds), "tokens", "time"]
-    aligned = ["---"] * 3 + ["---:"] * (len(kinds) + 2)
-    rows = [heads, aligned]
-    for row in summary.judged_rows:
-        numbers = [f"{row.counts[kind]:,}" if kind in row.counts else "-" for kind in kinds]
-        names = [_text(name) for name in (row.impl, row.suite, row.model)]
-        rows.append([*names, *numbers, f"{row.n_judged:,}", duration(row.wall_s)])
-    return [_line(cells) for cells in rows]
 
 
 # ---- speed -------------------------------------------------------------------------------------------------------

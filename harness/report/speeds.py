@@ -23,11 +23,23 @@ from harness.benchfile import (
     whole_rounds,
 )
 
-__all__ = ["PRECISIONS", "Group", "Ratio", "Section", "Speeds", "contexts", "counted", "gather", "name", "program"]
+__all__ = [
+    "HASH_DIGITS",
+    "PRECISIONS",
+    "Group",
+    "Ratio",
+    "Section",
+    "Speeds",
+    "contexts",
+    "counted",
+    "gather",
+    "name",
+    "program",
+]
 
 PRECISIONS = {"f32": "fp32", "q8": "int8"}
 _VERSIONS = {"python": "Python ", "numpy": "numpy "}
-_HASH_DIGITS = 12
+HASH_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +225,7 @@ def _disagreements(files: Sequence[BenchFile]) -> list[str]:
                 common = counted(len(rows), "row")
                 found.append(f"{both} have {common} in common: those of {name(new.path)} are shown")
             for impl in sorted(old.header.builds.keys() & new.header.builds.keys()):
-                a, b = (file.header.builds[impl][:_HASH_DIGITS] for file in (old, new))
+                a, b = (file.header.builds[impl][:HASH_DIGITS] for file in (old, new))
                 if a != b:
                     found.append(f"{impl} is of two builds: {a} in {name(old.path)}, {b} in {name(new.path)}")
             for model in sorted(old.header.models.keys() & new.header.models.keys()):

@@ -1,4 +1,4 @@
-"""The tables of a report on speed: laid out once; markdown, terminal and page supply only their syntax."""
+"""The tables of a report, each laid out once; markdown, terminal and page supply only their syntax."""
 
 from __future__ import annotations
 
@@ -8,9 +8,27 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from harness.benchfile import Comparison, Estimate, Result, Row
-from harness.report.speeds import PRECISIONS, Group, Section, counted, program
+from harness.report.speeds import HASH_DIGITS, PRECISIONS, Group, Section, counted, program
+from harness.report.summary import Summary, duration
+from harness.report.summary import number as three_digits
 
-__all__ = ["README", "Cell", "Column", "Style", "Table", "details", "number", "scaling", "share", "speeds"]
+__all__ = [
+    "README",
+    "Cell",
+    "Column",
+    "Style",
+    "Table",
+    "builds",
+    "details",
+    "models",
+    "number",
+    "samples",
+    "scaling",
+    "share",
+    "speeds",
+    "ties",
+    "verdicts",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +45,7 @@ class Cell:
     """A cell as text, with the number that it is sorted by.
 
     Attributes:
-        tone: "best", "warn" or "absent", for renderers that can show it.
+        tone: "best", "warn", "absent", "good", "bad" or "other", for renderers that can show it.
         bold: what stands before the text, in bold.
     """
 
@@ -285,3 +303,117 @@ def _difference(value: float, n_decimals: int) -> str:
         return "+?"
     text = f"{abs(value):,.{n_decimals}f}"
     return f"{'+' if value > 0 else '−'}{text}" if round(value, n_decimals) else "0"
+
+
+# ---- what was run ------------------------------------------------------------------------------------------------
+
+
+def models(section: Section) -> Table:
+    """Lay out the models that were run."""
+    columns = (
+        Column("model"),
+        Column("weights"),
+        Column("parameters", True),
+        Column("MB a token", True, "bytes of weights that one decoded token must read"),
+        Column("sha256"),
+    )
+    lines = tuple(
+        (
+            Cell(name),
+            Cell("synthetic" if facts.is_synthetic else "published"),
+            Cell(f"{facts.n_params:,}", facts.n_params),
+            Cell(f"{facts.token_bytes / 1e6:,.1f}", facts.token_bytes),
+            Cell(facts.sha256[:HASH_DIGITS]),
+        )
+        for name, facts in section.models.items()
+    )
+    return Table(columns, lines)
+
+
+def builds(section: Section) -> Table:
+    """Lay out what each program was built from."""
+    columns = (Column("program"), Column("build", what="hash of its manifest and of what it was built from"))
+    return Table(columns, tuple((Cell(name), Cell(build[:HASH_DIGITS])) for name, build in section.builds.items()))
+
+
+_SAMPLE = (
+    Column("program"),
+    Column("round", True, "within the group; -1 is the warm-up, which counts for nothing"),
+    Column("run"),
+    Column("prompt", True, "ids of the prompt"),
+    Column("generated", True, "tokens"),
+    Column("wall ms", True),
+    Column("CPU ms", True),
+    Column("first ms", True),
+    Column("MB", True),
+    Column("claims", True, "its own tok/s"),
+    Column("others", True, "processors that others kept busy"),
+    Column("stolen", True, "share of the time that the hypervisor took"),
+    Column("verdict"),
+)
+
+
+def samples(section: Section, group: Group) -> Table:
+    """Lay out every timed run of a group."""
+    of = (group.model, group.precision, group.threads)
+    lines = tuple(
+        (
+            Cell(one.key.impl),
+            Cell(f"{one.round}", one.round),
+            Cell(one.run),
+            Cell(f"{one.n_prompt:,}", one.n_prompt),
+            Cell(f"{one.n_generated:,}", one.n_generated),
+            Cell(f"{one.wall_s * 1e3:,.1f}", one.wall_s),
+            Cell(f"{one.cpu_s * 1e3:,.1f}", one.cpu_s),
+            _known(one.first_byte_s, lambda s: f"{s * 1e3:,.1f}"),
+            Cell(f"{one.peak_rss_bytes / 1e6:,.1f}", one.peak_rss_bytes),
+            _known(one.reported_tps, number),
+            _known(one.other_cpus, lambda n: f"{n:.2f}"),
+            _known(one.steal, lambda part: f"{part:.1%}"),
+            Cell(one.verdict),
+        )
+        for one in section.samples
+        if (one.key.model, one.key.precision, one.key.threads) == of
+    )
+    return Table(_SAMPLE, lines)
+
+
+# ---- verdicts ----------------------------------------------------------------------------------------------------
+
+
+def verdicts(summary: Summary) -> Table:
+    """Lay out the counts of each program on each suite and model."""
+    kinds = summary.judged_kinds
+    tones = {kind: "good" if kind.is_green else "bad" if kind.is_failure else "other" for kind in kinds}
+    names = (Column("implementation"), Column("suite"), Column("model"))
+    counts = (Column(kind.value, is_number=True) for kind in kinds)
+    lines = tuple(
+        (
+            *map(Cell, (row.impl, row.suite, row.model)),
+            *(
+                Cell(f"{row.counts[kind]:,}", row.counts[kind], tones[kind]) if kind in row.counts else Cell("-")
+                for kind in kinds
+            ),
+            Cell(f"{row.n_judged:,}", row.n_judged),
+            Cell(duration(row.wall_s), row.wall_s),
+        )
+        for row in summary.judged_rows
+    )
+    return Table((*names, *counts, Column("tokens", True), Column("time", True)), lines)
+
+
+def ties(summary: Summary) -> Table:
+    """Lay out the certificates of near ties."""
+    headings = ("position", "expected", "actual", "regret", "noise floor")
+    columns = (Column("implementation"), Column("case"), *(Column(heading, True) for heading in headings))
+    lines = tuple(
+        (
+            Cell(verdict.impl),
+            Cell(f"{verdict.suite}/{verdict.case}"),
+            *(Cell(str(value), value) for value in (tie.position, tie.expected, tie.actual)),
+            *(Cell(three_digits(value), value) for value in (tie.regret, tie.floor)),
+        )
+        for verdict in summary.verdicts
+        for tie in verdict.certificates
+    )
+    return Table(columns, lines)

@@ -1,8 +1,9 @@
-"""The report as text for a terminal: table, failures with the continuations side by side, conclusions."""
+"""The report as text for a terminal: tables, failures with the continuations side by side, conclusions."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -10,6 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from harness.report import tables
+from harness.report.speeds import Speeds
 from harness.report.summary import (
     Summary,
     counted,
@@ -24,7 +27,7 @@ from harness.report.summary import (
 )
 from harness.results import Divergence, Kind, Verdict
 
-__all__ = ["render"]
+__all__ = ["render", "render_speeds"]
 
 # Failures shown in full for each implementation; the rest get a line each, as do those whose reason was given
 # already. A program that is wrong everywhere is wrong in one way, and forty screens say it no better than three
@@ -42,17 +45,7 @@ def render(summary: Summary, *, width: int = 100, color: bool = False) -> str:
         width: columns available.
         color: use ANSI colours.
     """
-    stream = io.StringIO()
-    console = Console(
-        file=stream,
-        width=max(width, 20),
-        force_terminal=color,
-        color_system="standard" if color else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
+    console, stream = _console(width, color)
     if summary.rows:
         table = _table(summary)
         fits = console.measure(table, options=console.options.update(max_width=1000)).maximum <= console.width
@@ -72,8 +65,94 @@ def render(summary: Summary, *, width: int = 100, color: bool = False) -> str:
         console.print(Text("PASS", "bold green"))
     else:
         console.print(Text.assemble(("FAIL", "bold red"), f": {visible('; '.join(summary.problems))}"))
-    lines = stream.getvalue().splitlines()
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    return _written(stream)
+
+
+def render_speeds(speeds: Speeds, *, width: int = 118, color: bool = False) -> str:
+    """Render benchmarks for a terminal.
+
+    Args:
+        width, color: as for `render`.
+    """
+    console, stream = _console(width, color)
+    for section in speeds.sections:
+        console.print(_speed_table(tables.speeds(section), "Tokens per second, one at a time"))
+        if len({row.key.threads for row in section.rows}) > 1:
+            console.print(_speed_table(tables.scaling([section]), "Threads"))
+        if section.rows:
+            rounds = max(row.rounds for row in section.rows)
+            for part in _fitting(tables.details(section), console, n_names=2):
+                console.print(_speed_table(part, f"In detail, up to {rounds} rounds"))
+        probes = {limit.how for limit in section.limits}
+        probe = (
+            "numpy in one thread, for want of a compiler" if "numpy" in probes else "a C program in the same rounds"
+        )
+        console.print(Text(_MEASURED.format(probe=probe), "dim"))
+        console.print(Text(visible(section.machine_text), "dim"))
+    for note in speeds.notes:
+        console.print(Text(f"note: {visible(note)}", "yellow"))
+    return _written(stream)
+
+
+_MEASURED = (
+    "Medians of interleaved rounds, with the interval that the order of the samples gives. Decode: the slope between"
+    " two run lengths, start-up and loading left out. Prefill: between two prompt lengths, in tok/s. First: to the"
+    " first byte of a short prompt. Claims: its own tok/s. Read, product: its share of what this machine reads, or"
+    " multiplies with a vector, at the model's size with these threads, measured by {probe}. Paired: its speed over"
+    " that of another program, by rounds."
+)
+
+
+def _console(width: int, color: bool) -> tuple[Console, io.StringIO]:
+    stream = io.StringIO()
+    console = Console(
+        file=stream,
+        width=max(width, 20),
+        force_terminal=color,
+        color_system="standard" if color else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    return console, stream
+
+
+def _written(stream: io.StringIO) -> str:
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+def _speed_table(of: tables.Table, title: str) -> Table:
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in of.columns:
+        shown.add_column(column.heading, justify="right" if column.is_number else "left", no_wrap=column.is_number)
+    for line in of.lines:
+        shown.add_row(*(Text(visible(cell.bold + cell.text), _TONES.get(cell.tone, "")) for cell in line))
+    return shown
+
+
+def _fitting(of: tables.Table, console: Console, n_names: int) -> Iterator[tables.Table]:
+    """Cut a table that is too wide into several, each beginning with the columns of names."""
+    names = [*range(n_names)]
+    kept: list[int] = []
+    for n in range(n_names, len(of.columns)):
+        wider = _only(of, [*names, *kept, n])
+        if (
+            kept
+            and console.measure(_speed_table(wider, ""), options=console.options.update(max_width=1000)).maximum
+            > console.width
+        ):
+            yield _only(of, [*names, *kept])
+            kept = []
+        kept.append(n)
+    yield _only(of, [*names, *kept])
+
+
+def _only(of: tables.Table, kept: list[int]) -> tables.Table:
+    return tables.Table(tuple(of.columns[n] for n in kept), tuple(tuple(line[n] for n in kept) for line in of.lines))
+
+
+_TONES = {"best": "bold", "warn": "yellow", "absent": "red"}
 
 
 def _style(kind: Kind) -> str:
