@@ -267,8 +267,9 @@ class Row:
         other_cpus, steal: means over its runs.
         is_busy: whether these leave too little of the machine: nothing is concluded from such a row.
         notes: what a reader must know.
-        harness_share: of the time of its runs that may be the harness's doing: processor time of the harness while
-            they ran, and what it adds to each run by starting and ending it.
+        harness_share: of the time that decode_s rests on that may be the harness's doing: the processor time that
+            its longer wait took, as if all of it had held the program up. What starting and ending a program adds to
+            every run (`Limit.spawn_s`) cancels in decode_s.
         contexts: decoding speed against context length, in order, where it was asked for.
         disk_token_bytes: bytes that the machine read from its disks for each decoded token, where memory does not
             hold the model; else None.

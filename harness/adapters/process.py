@@ -303,7 +303,8 @@ class _Run:
                     give_up = now + KILL_S
             elif now >= give_up:
                 break
-            wake = give_up if self.killed else min(deadline, sample_at, grace_until or deadline)
+            look_at = deadline if self.pid is None else sample_at  # nothing to look at before it has started
+            wake = give_up if self.killed else min(deadline, look_at, grace_until or deadline)
             wake = min([wake, *paused.values()])
             for fd, _ in poll.poll(max(0.0, (wake - now) * 1000.0 + 0.5)):
                 if fd == control:

@@ -36,6 +36,7 @@ _WARM_MORE = 24  # tokens that the longer warm-up run generates beyond the short
 _SLOW_S = 1.0  # of a token: the longer warm-up run is left out
 _TRIES = 20  # prompts drawn for a real model until one is followed by enough tokens
 _PATIENCE_S, _PATIENCE_BYTES_PER_S = 600.0, 50e6  # how long a run may take, or as long as a slow disk would
+_PAUSE_S = 0.1  # between two looks at what a program has printed: each takes the harness some 50 microseconds
 _IN_MEMORY = 0.9  # of the memory that can be had: what a model may take to be held by it
 _PROBED = 0.25  # of the memory that can be had: what a probe takes at most
 _PROBED_BYTES = 1 << 30  # beside a model that memory does not hold
@@ -335,7 +336,7 @@ class _Session:
             patience = min(patience, max(10.0, deadline - self.clock() + 10.0))
         size = files.checkpoint.stat().st_size if files.checkpoint.exists() else 0
         before, started = self.look(), self.cpu_clock()
-        observation = impl.run(request, Limits(time_s=patience, memory_bytes=max(8 << 30, 3 * size)))
+        observation = impl.run(request, Limits(patience, memory_bytes=max(8 << 30, 3 * size), pause_s=_PAUSE_S))
         harness_cpu_s, after = self.cpu_clock() - started, self.look()
         is_late = observation.failure is not None and kind_of_failure(observation.failure) is Kind.TIMED_OUT
         if is_late and deadline is not None and self.clock() > deadline:

@@ -119,7 +119,7 @@ def summarise(
         is_busy=is_busy,
         product_share=_share(rounds, products, token_bytes),
         notes=tuple(notes),
-        harness_share=_harness_share(samples, limits),
+        harness_share=_harness_share(rounds.values()),
         contexts=_contexts(samples),
         disk_token_bytes=from_disk,
     )
@@ -225,14 +225,14 @@ def _contexts(samples: Sequence[Sample]) -> tuple[AtContext, ...]:
     return tuple(AtContext(begin, end, median(seconds)) for (begin, end), seconds in sorted(found.items()))
 
 
-def _harness_share(samples: Sequence[Sample], limits: Sequence[Limit]) -> float | None:
-    """Share of the runs' time that may be the harness's doing, as if its processor time had held them up."""
-    cpu = [s.harness_cpu_s for s in samples if s.harness_cpu_s is not None]
-    spawns = [limit.spawn_s for limit in limits if limit.spawn_s is not None]
-    total = sum(s.wall_s for s in samples)
-    if len(cpu) < len(samples) or not spawns or not total:
-        return None
-    return (sum(cpu) + len(samples) * statistics.median(spawns)) / total
+def _harness_share(rounds: Iterable[Round]) -> float | None:
+    """Share of the tokens' time in which the harness worked, by the slope that the speed is: as if it were lost."""
+    found = [
+        (r.long.harness_cpu_s - r.short.harness_cpu_s) / (r.long.wall_s - r.short.wall_s)
+        for r in rounds
+        if r.long.harness_cpu_s is not None and r.short.harness_cpu_s is not None and r.decode_s > 0
+    ]
+    return max(0.0, statistics.median(found)) if found else None
 
 
 def _disk_token_bytes(rounds: Iterable[Round]) -> float | None:

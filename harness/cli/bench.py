@@ -117,7 +117,7 @@ def command(
     story = Console(stderr=True, markup=False, highlight=False)
     chosen = implementations(words(impls) or (), progress=story.print)
     with ExitStack() as stack:
-        status = stack.enter_context(story.status("preparing"))
+        status = stack.enter_context(story.status("preparing", refresh_per_second=1))  # seldom: it is work
         groups, builds, left_out = _groups(
             names, kinds, counts, chosen, named=impls is not None, is_synthetic=is_synthetic, told=status.update
         )
