@@ -5,11 +5,19 @@ from __future__ import annotations
 from harness.diagnosis.fault import Fault
 from harness.diagnosis.faults_attention import ATTENTION, CACHE, ROTATION
 from harness.diagnosis.faults_forward import FEED_FORWARD, NORMALISATION, ROUNDING, WIRING
+from harness.diagnosis.faults_int8 import INT8
+from harness.diagnosis.faults_loading import CONVERSION, LOADING
+from harness.diagnosis.faults_loop import LOOP
+from harness.diagnosis.faults_sampler import GENERATOR, SAMPLING
+from harness.diagnosis.faults_text import PRINTING, TOKENIZER
 from harness.errors import InputError
 
 __all__ = ["CATALOGUE", "by_name"]
 
 CATALOGUE: tuple[Fault, ...] = (
+    *LOADING,
+    *CONVERSION,
+    *TOKENIZER,
     *NORMALISATION,
     *ROTATION,
     *ATTENTION,
@@ -17,6 +25,11 @@ CATALOGUE: tuple[Fault, ...] = (
     *FEED_FORWARD,
     *WIRING,
     *ROUNDING,
+    *INT8,
+    *GENERATOR,
+    *SAMPLING,
+    *LOOP,
+    *PRINTING,
 )
 _BY_NAME = {fault.name: fault for fault in CATALOGUE}
 

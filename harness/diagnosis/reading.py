@@ -24,7 +24,7 @@ from harness.checkpoint.checkpoint import NORMS, expected_shapes
 from harness.model_config import ModelConfig
 from harness.quant import QuantTensor
 
-__all__ = ["READER", "Header", "Place", "PortCrashed", "Reader", "places", "sections"]
+__all__ = ["READER", "Header", "Place", "PortCrashed", "Reader", "Section", "kinds"]
 
 Array = npt.NDArray[Any]
 Section = tuple[str, tuple[int, ...]]
@@ -191,6 +191,8 @@ class Reader:
         tensors: dict[str, Tensor] = {}
         for place in table:
             n = math.prod(place.shape)
+            if place.name.startswith("rope_"):
+                continue  # nobody uses them
             if place.scales_at is None:
                 tensors[place.name] = floats(content, place.at, n).reshape(place.shape)
             else:

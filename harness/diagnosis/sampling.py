@@ -72,10 +72,11 @@ def ordered(p: Array, kept: Array) -> Array:
     return found
 
 
-def last_kept(sums: Array, topp: float) -> int:
-    """The index at which the running sum first exceeds topp: that token still belongs to the nucleus."""
+def nucleus(sums: Array, topp: float) -> tuple[int, np.float32]:
+    """The index at which the running sum first exceeds topp, whose token still belongs, and the sum there."""
     crossed = sums > np.float32(topp)
-    return int(crossed.argmax()) if crossed.any() else len(sums) - 1
+    last = int(crossed.argmax()) if crossed.any() else len(sums) - 1
+    return last, sums[last]
 
 
 def threshold(drawn: np.float32, mass: np.float32, topp: float) -> np.float32:
@@ -102,7 +103,7 @@ class Sampler:
     uses_nucleus: Callable[[float], bool] = uses_nucleus
     cutoff: Callable[[float, int], np.float32] = cutoff
     ordered: Callable[[Array, Array], Array] = ordered
-    last_kept: Callable[[Array, float], int] = last_kept
+    nucleus: Callable[[Array, float], tuple[int, np.float32]] = nucleus
     threshold: Callable[[np.float32, np.float32, float], np.float32] = threshold
     running_sums: Callable[[Array], Array] = running_sums
 
@@ -117,12 +118,11 @@ class Sampler:
         if not (math.isnan(topp) or self.uses_nucleus(topp)):
             return _first_above(self.running_sums(p), drawn)
         kept = self.ordered(p, np.flatnonzero(p >= self.cutoff(topp, len(p))))
-        sums = self.running_sums(p[kept])
-        last = self.last_kept(sums, topp) if len(kept) else -1
-        if last < 0:  # nothing is left, where llama2.c reads before its buffer: the most probable token
+        if not len(kept):  # nothing is left, where llama2.c reads before its buffer: the most probable token
             return int(np.nan_to_num(p).argmax())
-        sums = sums[: last + 1]
-        return int(kept[_first_above(sums, self.threshold(drawn, sums[-1], topp))])
+        sums = self.running_sums(p[kept])
+        last, mass = self.nucleus(sums, topp)
+        return int(kept[_first_above(sums[: last + 1], self.threshold(drawn, mass, topp))])
 
 
 def _first_above(sums: Array, drawn: np.float32) -> int:

@@ -5,7 +5,7 @@ counted from 0 with the prompt.
 
     .      nothing is wrong
     o      the same tokens, but another stdout
-    lenN   the same tokens, but N of them
+    #N     the same tokens, but N of them
     X      the faulty engine failed
     -      not measured
 """
@@ -63,23 +63,23 @@ ffn-silu-sign                        12    0    3    0    0    5   12    9    7 
 ffn-no-product                       14    0    3    0    0    5   12    9    7    3    0    -    0    0    0
 softmax-unnormalised                  0    2    5    2    2    5   13    9    8    3    2    -    1    6    2
 last-layer-skipped                  2.9    2    3    2    0    5   13    9    8    3    2    -    0    1    0
-bos-missing                           0    X    0    X    X    0    0    0    0    0    X    -    X    X    X
-dummy-prefix-missing                  0    .    0    .    .    0    0    0    0    0    .    -    .    .    .
-dummy-prefix-on-empty                 0    0    .    0    0    .    .    .    .    .    0    -    0    0    0
-byte-offset-missing                   0    .    .    .    .    .    3    .    .    .    .    -    .    .    .
-byte-lookup                           0    .    .    .    .    .    .    1    .    .    .    -    .    .    .
-merge-leftmost                        0    .    .    .    .    .    .    .    .    0    .    -    .    .    .
-merge-lowest                          0    .    .    .    .    0    .    .    0    0    .    -    .    .    .
-merge-ties-right                      0    .    .    .    .    .    .    .    1    .    .    -    .    .    .
-merge-none                            0    .    0    .    .    0    5    5    0    0    .    -    .    .    .
-merge-floor-0                         0    .    0    .    .    0    5    5    0    0    .    -    .    .    .
-merge-floor-100                       0    .    1    .    .    4    5    .    .    2    .    -    .    .    .
+tokenizer-no-bos                      0    X    0    X    X    0    0    0    0    0    X    -    X    X    X
+tokenizer-no-dummy-prefix             0    .    0    .    .    0    0    0    0    0    .    -    .    .    .
+tokenizer-dummy-prefix-on-empty       0    0    .    0    0    .    .    .    .    .    0    -    0    0    0
+tokenizer-no-byte-offset              0    .    .    .    .    .    3    .    .    .    .    -    .    .    .
+tokenizer-byte-lookup                 0    .    .    .    .    .    .    1    .    .    .    -    .    .    .
+tokenizer-leftmost-first              0    .    .    .    .    .    .    .    .    0    .    -    .    .    .
+tokenizer-lowest-score                0    .    .    .    .    0    .    .    0    0    .    -    .    .    .
+tokenizer-ties-right                  0    .    .    .    .    .    .    .    1    .    .    -    .    .    .
+tokenizer-no-merges                   0    .    0    .    .    0    5    5    0    0    .    -    .    .    .
+tokenizer-floor-0                     0    .    0    .    .    0    5    5    0    0    .    -    .    .    .
+tokenizer-floor-100                   0    .    1    .    .    4    5    .    .    2    .    -    .    .    .
 space-after-bos-kept                  0    o    o    o    o    o    o    o    o    o    o    -    .    .    .
 spaces-stripped                       0    o    o    o    o    o    o    o    o    o    o    -    o    .    o
 byte-pieces-literal                   0    .    o    .    .    .    o    .    .    .    .    -    .    o    o
-stops-at-eos                          0    .    .    .    .    .    .    .    .    .    .    -    .    . len60
-steps-without-prompt                  0    . len63    .    . len65 len60 len49 len47 len43    .    -    .    .    .
-steps-count-bos                       0 len59 len59 len59 len59 len59 len47 len39 len39 len39 len39    - len59 len59    .
+stops-at-eos                          0    .    .    .    .    .    .    .    .    .    .    -    .    .  #60
+steps-without-prompt                  0    .  #63    .    .  #65  #60  #49  #47  #43    .    -    .    .    .
+steps-count-bos                       0  #59  #59  #59  #59  #59  #47  #39  #39  #39  #39    -  #59  #59    .
 rng-shifts                            0    .    .   19    0    5    .    .    .    .    .    -    .    .    .
 rng-no-multiplier                     0    .    .    8    0    5    .    .    .    .    .    -    .    .    .
 rng-low-bits                          0    .    .    8    5    5    .    .    .    .    .    -    .    .    .
@@ -99,7 +99,7 @@ temperature-multiplied                0    .    .    .    .    5    .    .    . 
 temperature-after-softmax             0    .    .    .    .    5    .    .    .    .    0    -    .    .    .
 topp-ignored                          0    .    .    8    .    5    .    .    .    .    .    -    .    .    .
 topp-zero-greedy                      0    .    .    .    8    .    .    .    .    .    .    -    .    .    .
-sums-of-probabilities-in-double       0    .    .    .    .    .    .    .    .    .    .    -    .    .    .
+probabilities-summed-in-double        0    .    .    .    .    .    .    .    .    .    .    -    .    .    .
 seed-unsigned                         0    .    .    .    .    5    .    .    .    .    .    -    .    .    .
 argmax-last                           0    .    .    .    .    .    .    .    .    .    .    -    .    .    .
 sampler-softmax-overflows             0    .    .    .    .    .    .    .    .    .    0    -    .    .    .
@@ -112,7 +112,7 @@ sums-in-another-order           5.2e-06    .    .    .    .    .    .    .    . 
 prompt-not-echoed                     0    .    o    .    .    o    o    o    o    o    .    -    .    .    .
 fed-token-printed                     0    o    o    o    o    o    o    o    o    o    o    -    o    o    o
 bytes-unfiltered                      0    .    .    .    .    .    o    .    .    .    .    -    .    o    .
-bos-does-not-stop                     0    .    .    .    .    .    .    .    .    .    .    -    .    . len60
+bos-does-not-stop                     0    .    .    .    .    .    .    .    .    .    .    -    .    .  #60
 forced-one-short                      0    .    .    .    .    4   11    8    6    2    .    -    .    .    .
 position-from-one                     0   53    5    9   15    5   24   13    7    8    .    9    0    3    0
 temperature-zero-divides              0    X    X    .    .    .    X    X    X    X    .    -    X    X    X

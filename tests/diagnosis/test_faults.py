@@ -6,7 +6,7 @@ import pytest
 
 from harness import models
 from harness.diagnosis import CATALOGUE, COMPONENTS, Fate, Port, Request, by_name
-from harness.diagnosis.probes import Probed
+from harness.diagnosis.probes import Effect, Probed
 from harness.engine import Ops
 from harness.errors import InputError
 from tests.derived_models import published
@@ -14,7 +14,9 @@ from tests.diagnosis.matrix import MEASURED
 
 NAMES = [fault.name for fault in CATALOGUE]
 # Operations with several places: one function, or one wrong idea of it, stands in all of them.
-PLACES = [{"attn_norm", "ffn_norm", "final_norm"}, {"rotate_q", "rotate_k"}]
+PLACES = [{"attn_norm", "ffn_norm", "final_norm"}, {"rotate_q", "rotate_k"}, {"embed", "matmul"}]
+# Which engine runs, or which file is written, for a step to make sense; no step themselves.
+MODES = {"in_decode_order", "version"}
 
 
 def load(name):
@@ -37,7 +39,7 @@ def test_a_fault_is_one_replaced_step_with_its_story(name):
     fault = by_name(name)
     part = getattr(Port(), fault.change.part)
     known = {f.name for f in fields(Ops if fault.change.part == "ops" else part)}
-    steps = set(fault.change.steps) - {"in_decode_order"}
+    steps = set(fault.change.steps) - MODES
     assert steps <= known
     assert len(steps) == 1 or any(steps <= place for place in PLACES)
     assert fault.component in COMPONENTS
@@ -76,20 +78,27 @@ def stories():
     return [Probed(load(name.strip()), requests) for name, requests in REQUESTS.items()]
 
 
-def cell(effect, answer):
-    """An effect in the table's terms."""
-    if effect.kind == "tokens":
-        return str(effect.first)
-    return {"": ".", "bytes": "o", "crash": "X"}[effect.kind]
+def agrees(effect, cell, answer):
+    """Whether an effect is what a cell of the table says; a faulty engine that failed may do anything else to us."""
+    if cell.startswith("#"):  # as many tokens, the others the same
+        return effect == Effect("tokens", min(int(cell[1:]), len(answer.ids)))
+    if cell == "X":
+        return bool(effect)
+    return effect == {".": Effect(""), "o": Effect("bytes")}.get(cell) or effect == Effect("tokens", _number(cell))
 
 
-@pytest.mark.parametrize("name", [name for name in MEASURED if name in NAMES])
+def _number(cell):
+    return int(cell) if cell.isdigit() else None
+
+
+@pytest.mark.parametrize("name", MEASURED)
 def test_the_first_wrong_piece_of_every_probe_is_the_measured_one(name, stories):
-    wanted = MEASURED[name][1]
-    found = {
-        probe: cell(effect, probed.right[probe])
+    fault, wanted = by_name(name), MEASURED[name][1]
+    wrong = {
+        probe: (effect, wanted[probe])
         for probed in stories
         if any(wanted[probe] != "-" for probe in probed.requests)
-        for probe, effect in probed.effects(by_name(name)).items()
+        for probe, effect in probed.effects(fault).items()
+        if wanted[probe] != "-" and not agrees(effect, wanted[probe], probed.right[probe])
     }
-    assert found == {probe: value for probe, value in wanted.items() if probe in found and value != "-"}
+    assert not wrong
