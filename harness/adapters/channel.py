@@ -18,6 +18,7 @@ from typing import Any, Self
 from harness.adapters.memory import below, held_bytes, high_water
 from harness.adapters.process import (
     FILL_BYTES_PER_S,
+    GRACE_S,
     READ_BYTES,
     SAMPLE_MAX_S,
     SAMPLE_MIN_S,
@@ -99,7 +100,8 @@ class Channel:
         self._stderr = bytearray()
         self._pid: int | None = None
         self._exit_code: int | None = None
-        self._is_clean = self._is_closed = False
+        self._is_clean = False
+        self._closed_at: float | None = None
         self._start_failure: ImplementationError | None = None
         self._spawner = take_spawner()
         stdin, stdout, stderr = os.pipe(), os.pipe(), os.pipe()
@@ -211,7 +213,8 @@ class Channel:
             if scanned > limit_bytes:
                 raise self._failed(OutputLimit, f"answered with more than {limit_bytes:,} bytes", limit=limit_bytes)
             assert self._spawner is not None
-            events = self._turn(self._spawner, deadline)
+            until = deadline if self._closed_at is None else min(deadline, self._closed_at + GRACE_S)
+            events = self._turn(self._spawner, until)
             if rest and any(fd == self._feed for fd, _ in events):
                 rest = self._write(rest)
                 if not rest:
@@ -225,6 +228,8 @@ class Channel:
                     buffer += data
                 if len(buffer) == scanned:
                     raise self._failed(Crashed, self._how_it_ended(), exit_code=self._exit_code)
+            elif self._closed_at is not None and time.monotonic() >= self._closed_at + GRACE_S:
+                raise self._failed(Crashed, "closed its standard output instead of answering")
             elif time.monotonic() >= deadline:
                 what = f"did not answer within {limit_s:g} s"
                 if buffer:
@@ -278,6 +283,8 @@ class Channel:
             into += data
         else:
             self._poll.unregister(fd)
+            if fd == self._out:
+                self._closed_at = time.monotonic()
 
     def _hear(self, message: tuple[Any, ...]) -> None:
         run, kind, *rest = message

@@ -313,7 +313,7 @@ class Session:
             else:
                 is_same = lines.same_float(word, value)
             if not is_same:
-                asked = " ".join(lines.number(v).decode() for v in given)
+                asked = " ".join(lines.number(float(v)).decode() for v in given)
                 got = b" ".join(reply.words[: len(given)]).decode("ascii")
                 raise Malformed(f"asked for {asked}, it went by {got}", fault="echo")
 
