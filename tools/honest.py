@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.adapters.toolchain import tool
-from harness.conformance.reference import _moved_embedding
 from harness.engine import LIBRARY, STRICT, Ops, Step
+from harness.engine.honest import moved_embedding
 from harness.errors import MissingDependency
 from harness.models import impls_dir
 
@@ -198,9 +198,9 @@ SIMULATED: dict[str, Ops] = {
     "angles from double": replace(STRICT, angles=LIBRARY.angles),
     "angles by repeated multiplication": replace(STRICT, angles=angles_by_steps),
     "library, angles of the C library": replace(LIBRARY, angles=STRICT.angles),
-    "library, inputs moved (seed 11)": replace(LIBRARY, embed=_moved_embedding(11)),
-    "library, inputs moved (seed 12)": replace(LIBRARY, embed=_moved_embedding(12)),
-    "library, inputs moved (seed 13)": replace(LIBRARY, embed=_moved_embedding(13)),
+    "library, inputs moved (seed 11)": replace(LIBRARY, embed=moved_embedding(11)),
+    "library, inputs moved (seed 12)": replace(LIBRARY, embed=moved_embedding(12)),
+    "library, inputs moved (seed 13)": replace(LIBRARY, embed=moved_embedding(13)),
     "8 partial sums, all formulas other": replace(
         with_sums(lanes(8)), activation=silu_by_tanh, softmax=softmax_without_max, angles=LIBRARY.angles
     ),

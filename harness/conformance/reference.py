@@ -8,7 +8,7 @@ Floors come from ensembles of engines; see `harness.judging.floor` for what they
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from harness.checkpoint import Streamed
 from harness.engine import LIBRARY, STRICT, Engine, Judged, Ops, Session, blas_threads, generate
-from harness.engine.ops import Lookup, Step, Weight, embed
+from harness.engine.honest import ensemble
+from harness.engine.ops import Lookup, Step, Weight
 from harness.judging.floor import position_floor, run_floor
 from harness.judging.printing import Printing, printings
 from harness.judging.text_walk import Floors
@@ -32,7 +33,6 @@ Array = npt.NDArray[Any]
 
 _KEEP_BYTES = 3 << 30
 _FREE_RUN = 96  # positions of the reference's own story that every run floor includes
-_ULP = float(np.finfo(np.float32).eps)
 
 
 class Reference:
@@ -77,18 +77,7 @@ class Reference:
     @cached_property
     def ensemble(self) -> list[Engine]:
         """Honest programs of the model's own arithmetic, in other orders of sums and with inputs moved by an ulp."""
-        moved = [_moved_embedding(seed) for seed in (1, 2)]
-        if self.is_int8:
-            return [
-                self._engine(np.float32, LIBRARY),
-                self._engine(np.float64, LIBRARY),
-                *(self._engine(np.float32, replace(LIBRARY, embed=step)) for step in moved),
-            ]
-        return [
-            self._engine(np.float32, LIBRARY),
-            self._engine(np.float32, STRICT),
-            *(self._engine(np.float32, replace(LIBRARY, embed=step)) for step in moved),
-        ]
+        return ensemble(self.config, self.model.checkpoint.tensors, is_int8=self.is_int8)
 
     def classes(self, precision: str) -> list[Engine]:
         """Honest programs of a declared lower precision: weights alone rounded, and activations too."""
@@ -157,18 +146,6 @@ class Reference:
         bos = self.model.tokenizer.bos_id
         with blas_threads(1):
             return [bos, *generate(self.exact, [bos], steps=_FREE_RUN)]
-
-
-def _moved_embedding(seed: int) -> Callable[[Step, Weight, Array], Array]:
-    """An embedding whose values are each moved up or down by one unit in the last place."""
-
-    def moved(step: Step, table: Weight, ids: Array) -> Array:
-        x = embed(step, table, ids)
-        signs = np.random.default_rng(seed).choice([-_ULP, _ULP], size=x.shape).astype(x.dtype)
-        out: Array = x + x * signs
-        return out
-
-    return moved
 
 
 def rounded(precision: str, *, group_size: int) -> list[Ops]:
