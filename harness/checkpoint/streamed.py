@@ -1,13 +1,14 @@
 """The tensors of a mapped file, read through without being held: for models that memory has no room for.
 
-Pages of a mapped file count for the process that touched them until they are given back. Here those of a tensor are
-given back when another one is asked for; who still reads the first gets them from the system's cache, or from the
-file, again.
+Pages of a mapped file count for the process that touched them until they are given back. Here those of the tensors
+that were asked for last are given back when another one is asked for; who still reads one of them gets its pages from
+the system's cache, or from the file, again.
 """
 
 from __future__ import annotations
 
 import mmap
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,12 +21,15 @@ from harness.quant import QuantTensor
 __all__ = ["Streamed"]
 
 
+_N_REMEMBERED = 16  # tensors that may have been read after the next one was asked for: those of a layer
+
+
 class Streamed(Mapping[str, Tensor]):
     """Tensors by name, as a Checkpoint has them; arrays that are no part of a mapped file are left alone."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = tensors
-        self._last: tuple[str, Tensor] | None = None
+        self._last: deque[str] = deque(maxlen=_N_REMEMBERED)
 
     def __len__(self) -> int:
         return len(self._tensors)
@@ -33,28 +37,18 @@ class Streamed(Mapping[str, Tensor]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._tensors
-
     def __getitem__(self, name: str) -> Tensor:
-        if self._last and self._last[0] == name:
-            return self._last[1]
-        self.release()
         tensor = self._tensors[name]
-        self._last = (name, tensor)
+        self.release()
+        self._last.append(name)
         return tensor
 
     def release(self) -> None:
-        """Give back the pages of the tensor that was asked for last."""
-        if self._last is None:
-            return
-        tensor = self._last[1]
-        self._last = None
-        if isinstance(tensor, QuantTensor):
-            _give_back(tensor.codes)
-            _give_back(tensor.scales)
-        else:
-            _give_back(tensor)
+        """Give back the pages of the tensors that were asked for last."""
+        for name in self._last:
+            tensor = self._tensors[name]
+            for array in (tensor.codes, tensor.scales) if isinstance(tensor, QuantTensor) else (tensor,):
+                _give_back(array)
 
 
 def _give_back(array: NDArray[Any]) -> None:

@@ -141,9 +141,9 @@ class Engine:
         weights = LayerWeights(
             attn_norm=self._gain(index, "attn_norm"),
             ffn_norm=None if block.is_parallel else self._gain(index, "ffn_norm"),
-            wqkv=self._fused([self._cast(index, name) for name in qkv]),
+            wqkv=self._fused(index, qkv),
             wo=self._cast(index, "wo"),
-            w_gate_up=self._fused([self._cast(index, name) for name in gate_up]),
+            w_gate_up=self._fused(index, gate_up),
             w_down=self._cast(index, "w_down"),
             vectors=self._vectors(index, qkv, gate_up),
         )
@@ -151,8 +151,17 @@ class Engine:
             self._layers[index] = weights
         return weights
 
-    def _fused(self, parts: Sequence[Weight]) -> tuple[Weight, ...]:
-        return (_stacked(parts),) if self._fuses_products and len(parts) > 1 else tuple(parts)
+    def _fused(self, index: int, names: Sequence[str]) -> tuple[Weight, ...]:
+        """Read matrices that are applied to the same input: one, if no replaced step needs them apart."""
+        if not self._fuses_products or len(names) == 1:
+            return tuple(self._cast(index, name) for name in names)
+        return (_stacked([self.ops.weight(self.config, index, name, self._lookup) for name in names], self.dtype),)
+
+    def _table(self) -> Weight:
+        """The embedding table; its rows are cast when they are taken, so that a large one need not be."""
+        if self._keeps:
+            return self._outer("tok_embedding")
+        return self.ops.weight(self.config, -1, "tok_embedding", self._lookup)
 
     def _vectors(self, index: int, qkv: Sequence[str], gate_up: Sequence[str]) -> dict[str, Array]:
         """Read the biases and head norms of one block, those of fused matrices joined."""
@@ -349,7 +358,7 @@ class Engine:
         memos: list[dict[str, Any]] = [{} for _ in chunks]
 
         step = Step(self.config, -1, pos, self.dtype, {})
-        x = self.ops.embed(step, self._outer("tok_embedding"), ids)
+        x = self.ops.embed(step, self._table(), ids)
         if tap:
             tap("embedding", -1, x)
         for index in self.ops.layer_order(self.config):
@@ -387,9 +396,11 @@ class Engine:
                 if found:
                     consumer.settle(*found)
                     return
-        classifier = self._outer("lm_head")
+        whole = tap is not None or self._keeps  # a large one is cast block by block
+        classifier = self._outer("lm_head") if whole else self.ops.weight(self.config, -1, "lm_head", self._lookup)
         n_rows = len(x) if tap else _CLASSIFIER_ROWS  # a tap sees whole values
-        for first_id, block in [(0, classifier)] if tap else _vocab_blocks(classifier):
+        for first_id, uncast in [(0, classifier)] if tap else _vocab_blocks(classifier):
+            block = uncast if isinstance(uncast, QuantTensor) else np.asarray(uncast, self.dtype)
             ids = slice(first_id, first_id + block.shape[0])
             for begin in range(0, len(x), n_rows):
                 rows = slice(begin, min(begin + n_rows, len(x)))
@@ -469,7 +480,7 @@ class Engine:
         ops, config, dtype = self.ops, self.config, self.dtype
         memo: dict[str, Any] = {}
         step = Step(config, -1, pos, dtype, memo)
-        x = ops.embed(step, self._outer("tok_embedding"), ids)
+        x = ops.embed(step, self._table(), ids)
         for layer in ops.layer_order(config):
             x = self._block(Step(config, layer, pos, dtype, memo), x, self.layer(layer), attend)
         if last:
@@ -579,11 +590,11 @@ class Lockstep:
         return mixed
 
 
-def _stacked(parts: Sequence[Weight]) -> Weight:
-    """Join matrices that are applied to the same input, so that one product computes all."""
+def _stacked(parts: Sequence[Weight], dtype: npt.DTypeLike) -> Weight:
+    """Join matrices, so that one product computes all; floats are cast on their way, and exist once."""
     arrays = [p for p in parts if not isinstance(p, QuantTensor)]
     if len(arrays) == len(parts):
-        return np.concatenate(arrays)
+        return np.concatenate(arrays, dtype=dtype)
     tensors = [p for p in parts if isinstance(p, QuantTensor)]
     return QuantTensor(
         codes=np.concatenate([t.codes for t in tensors]),
