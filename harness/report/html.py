@@ -55,7 +55,7 @@ def render(summary: Summary | None = None, speeds: Speeds | None = None) -> str:
             parts=[_part(section) for section in speeds.sections] if speeds else [],
         )
     )
-    return page + "\n"
+    return f"{page}\n"
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from typing import Any
 from harness.benchfile import whole_rounds
 from harness.errors import MissingDependency
 from harness.report.speeds import Section, contexts, program
-from harness.report.tables import number
+from harness.report.tables import number, share
 
 __all__ = ["AXIS", "COLORS", "GRID", "INK", "Plot", "bars", "by_context", "colors", "shares"]
 
@@ -84,7 +84,7 @@ def bars(section: Section) -> list[Plot]:
         most = max(row["high"] for row in rows)
         widest = most * 1.18
         rows = [{**row, "label": row["high"] + most * 0.02} for row in rows]
-        y = alt.Y("program:N", sort=order, title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=140))
+        y = alt.Y("program:N", sort=order, title=None, axis=_names(alt))
         # Single rounds beyond the intervals would make everything else small; they are in the raw samples.
         x = alt.X("tps:Q", title="tokens per second", scale=alt.Scale(domain=[0, widest], nice=False))
         base = alt.Chart(alt.Data(values=rows))
@@ -158,6 +158,7 @@ def shares(section: Section) -> list[Plot]:
         rows: list[dict[str, Any]] = [
             {
                 "program": program(row.key),
+                "text": share(row.share.value),
                 "read": row.share.value,
                 "product": None if row.product_share is None else row.product_share.value,
             }
@@ -166,16 +167,18 @@ def shares(section: Section) -> list[Plot]:
         ]
         if not rows:
             continue
-        values = [value for row in rows for value in (row["read"], row["product"]) if isinstance(value, float)]
+        for row in rows:
+            row["most"] = max(row["read"], row["product"] or 0.0)
         order = [row["program"] for row in rows]
-        y = alt.Y("program:N", sort=order, title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=140))
-        scale = alt.Scale(domain=[0, max(1.05, *(value * 1.05 for value in values))], nice=False)
+        y = alt.Y("program:N", sort=order, title=None, axis=_names(alt))
+        scale = alt.Scale(domain=[0, max(1.15, *(row["most"] * 1.15 for row in rows))], nice=False)
         axis = alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1])
         base = alt.Chart(alt.Data(values=rows))
         parts = [
             base.mark_bar(height=14, cornerRadiusEnd=2).encode(
                 y=y, x=alt.X("read:Q", title="share of the limit", scale=scale, axis=axis), color=_color(section)
             ),
+            base.mark_text(align="left", dx=14, color=INK, fontSize=12).encode(y=y, x=alt.X("most:Q"), text="text:N"),
             base.mark_point(shape="diamond", filled=True, color=INK, opacity=1, size=70).encode(y=y, x="product:Q"),
             alt.Chart(alt.Data(values=[{"one": 1}])).mark_rule(color=AXIS, strokeDash=[4, 3]).encode(x="one:Q"),
         ]
@@ -194,6 +197,12 @@ def _altair() -> Any:
     except ImportError as error:
         raise MissingDependency("Altair with vl-convert", install="pip install altair vl-convert-python") from error
     return altair
+
+
+def _names(alt: Any) -> Any:
+    return alt.Axis(
+        ticks=False, domain=False, grid=False, labelLimit=140, labelPadding=7, labelColor=INK, labelFontSize=12
+    )
 
 
 def _color(section: Section) -> Any:
@@ -222,7 +231,6 @@ def _svg(alt: Any, parts: Sequence[Any], *, height: int) -> str:
             tickColor=GRID,
             tickCount=5,
         )
-        .configure_axisY(labelColor=INK, labelFontSize=12)
     )
     svg: str = vl_convert.vegalite_to_svg(chart.to_json())
     # Names of programs come from their authors, and a browser reads what stands between these marks.
