@@ -48,15 +48,22 @@ esac
     stub.chmod(0o755)
     (tmp_path / "judge.py").write_text(
         f"""
-import pathlib, sys
+import os, pathlib, sys
 sys.path.insert(0, {str(ROOT)!r})
 import harness.conformance.case, harness.conformance.check
+from harness.bench import compare
 from harness.__main__ import main
 from tests.parrots import judge_bytes, make_goldens
 root = pathlib.Path({str(tmp_path)!r}, "golden")
 make_goldens(root)
 harness.conformance.case.golden_dir = lambda: root
 harness.conformance.check.verify_group = judge_bytes
+if result := os.environ.get("COMPARED"):
+    from harness.benchfile import Comparison, Result
+    def changes(old, new, **_):
+        comparison = Comparison(Result[result], 0.5, 0.4, 0.6, 0.99, 9)
+        return [compare.Change(row.key, comparison, "in pretence") for row in new.rows]
+    compare.changes = changes
 sys.exit(main(sys.argv[1:]))
 """
     )
@@ -87,7 +94,8 @@ sys.exit(main(sys.argv[1:]))
             status = subprocess.run(bash, cwd=tmp_path, env={**environment, **own}, check=False).returncode
             if status:
                 break
-        outputs = dict(line.split("=", 1) for line in files["GITHUB_OUTPUT"].read_text().splitlines())
+        written = files["GITHUB_OUTPUT"].read_text().splitlines()
+        outputs = dict(line.split("=", 1) for line in written if line)
         return status, outputs, files["GITHUB_STEP_SUMMARY"].read_text(), log.read_text()
 
     return run
@@ -138,4 +146,38 @@ def test_inputs_become_options(runner, tmp_path):
     *_, log = runner(impl=f"{good} {good}", quick="true", models="gqa", suite="core,tinystories", jobs="2")
     call = next(line for line in log.splitlines() if line.startswith("-m harness check"))
     for words in (f"{good} {good}", "--quick", "--models gqa", "--suite core,tinystories", "--jobs 2"):
+        assert words in call
+
+
+def test_a_mode_that_does_not_exist_fails_the_step(runner):
+    status, outputs, summary, log = runner(impl="c", mode="guess")
+    assert (status, outputs, summary) == (2, {"passed": "false"}, "")
+    assert "harness" not in log.replace("llama-harness", "")
+
+
+# ---- Speed
+
+
+def test_speed_is_measured_told_and_compared(runner, tmp_path, monkeypatch):
+    monkeypatch.delenv("HARNESS_MODELS", raising=False)
+    asked = {"impl": "compact", "mode": "bench", "models": "260K", "rounds": 1}
+    status, outputs, summary, log = runner(**asked)
+    assert (status, outputs) == (0, {"passed": "true", "run-file": "llama-harness/bench.jsonl"})
+    assert "| model | compact | notes |" in summary
+    assert "Medians of interleaved rounds" in summary
+    assert "--other-builds" not in log
+    baseline = (tmp_path / outputs["run-file"]).rename(tmp_path / "before.jsonl")
+    for result, expected in (("SLOWER", 1), ("INCONCLUSIVE", 0)):
+        monkeypatch.setenv("COMPARED", result)
+        status, outputs, summary, log = runner(**asked, baseline=baseline)
+        assert (status, outputs["passed"]) == (expected, str(expected == 0).lower())
+        assert result in summary
+        assert "--tolerance 5% --other-builds" in log
+
+
+def test_several_programs_are_measured_side_by_side(runner):
+    status, _, _, log = runner(impl="no-such one", mode="bench", models="260K,15M", precision="f32,q8", threads="1,2")
+    assert status == 2
+    call = next(line for line in log.splitlines() if line.startswith("-m harness bench"))
+    for words in ("--impls no-such,one", "--models 260K,15M", "--precision f32,q8", "--threads 1,2", "--budget 300"):
         assert words in call
