@@ -27,7 +27,7 @@ from harness.adapters.protocol import Session
 from harness.errors import BuildFailed, ImplementationError, InputError
 from harness.results import Observation, Request
 
-__all__ = ["Implementation", "ProcessImplementation", "from_command", "resolve"]
+__all__ = ["Implementation", "ProcessImplementation", "from_command", "resolve", "resolve_lines"]
 
 # Libraries take every core unless told otherwise; a run has the threads that its request says.
 THREAD_VARIABLES = (
@@ -284,25 +284,67 @@ def from_command(command: str | list[str], *, name: str | None = None) -> Proces
         name: the program's file name unless given.
     """
     words = shlex.split(command) if isinstance(command, str) else list(command)
-    program = toolchain.find(words[0]) if "/" not in words[0] and not os.path.isfile(words[0]) else words[0]
-    if program is None:
-        raise InputError(f"{words[0]}: no such program")
-    program = os.path.abspath(program)
+    program = _program(words)
     # The words come from the user as they are: a brace in them is no placeholder.
     given = [word.replace("{", "{{").replace("}", "}}") for word in [program, *map(_absolute, words[1:])]]
     flags = ["-t", "{temperature}", "-p", "{topp}", "-s", "{seed}", "-n", "{steps}"]
     asked = [*given, "{model}", "-z", "{tokenizer}", *flags]
-    stem = name or Path(next((word for word in reversed(words) if "/" in word), words[0])).name
     manifest = Manifest(
         path=Path(program).parent / FILE_NAME,
-        name="".join(letter if letter.isalnum() or letter in "._+-" else "-" for letter in stem).lstrip("._+-")
-        or "program",
+        name=_name_of(words, name),
         description=f"{shlex.join(words)}, with the flags of llama2.c",
         run=(*asked, "-i", "{prompt}"),
         chat=(*asked, "-m", "chat", "{system_args}", "{prompt_args}"),
         modes=("generate", "chat"),
     )
     return ProcessImplementation(manifest)
+
+
+def _program(words: list[str]) -> str:
+    """Return the path of a command line's program."""
+    if not words:
+        raise InputError("the command is empty")
+    program = toolchain.find(words[0]) if "/" not in words[0] and not os.path.isfile(words[0]) else words[0]
+    if program is None:
+        raise InputError(f"{words[0]}: no such program")
+    return os.path.abspath(program)
+
+
+def _name_of(words: list[str], name: str | None = None) -> str:
+    stem = name or Path(next((word for word in reversed(words) if "/" in word), words[0])).name
+    return "".join(c if c.isalnum() or c in "._+-" else "-" for c in stem).lstrip("._+-") or "program"
+
+
+def resolve_lines(spec: str, impls_dir: Path | str, *, progress: Progress | None = None) -> ProcessImplementation:
+    """Find the program that a user means to speak the line protocol with.
+
+    Args:
+        spec: an implementation whose manifest has the key protocol, or a command line; in it {model}, {tokenizer} and
+            {threads} stand for what they say, and without {model} the program is told to load one.
+        impls_dir: where the named ones are.
+
+    Raises:
+        InputError: it is neither, or the name stands for several that do.
+    """
+    path = Path(spec)
+    if spec in {manifest.name for manifest in discover(impls_dir)} or path.suffix == ".toml" or path.is_dir():
+        found = [impl for impl in resolve(spec, impls_dir, progress=progress) if impl.manifest.protocol]
+        if not found:
+            raise InputError(f"{spec}: speaks no line protocol", hint="add the key protocol: docs/protocol.md")
+        return found[0]
+    words = [spec] if path.is_file() else shlex.split(spec)
+    program = _program(words)
+    if strange := sorted(names_in(words) - {"model", "tokenizer", "threads"}):
+        raise InputError(f"{{{strange[0]}}} means nothing here", hint="there are {model}, {tokenizer} and {threads}")
+    given = (program, *map(_absolute, words[1:]))
+    manifest = Manifest(
+        path=Path(program).parent / FILE_NAME,
+        name=_name_of(words),
+        levels=("TOKENS", "LOGITS"),
+        run=given,
+        protocol=given,
+    )
+    return ProcessImplementation(manifest, progress=progress)
 
 
 def resolve(spec: str, impls_dir: Path | str, *, progress: Progress | None = None) -> list[ProcessImplementation]:

@@ -101,10 +101,15 @@ class Session:
     def reproduce(self) -> str:
         """A command line that puts the last request to a fresh program."""
         asked = [self.sent]
-        if self._files is not None and b" load " not in self.sent:
+        if self._files is not None and not self.sent.endswith(b" info\n") and b" load " not in self.sent:
             asked.insert(0, lines.request(0, "load", self._paths()))
         given = " ".join(shlex.quote(line.decode("ascii").removesuffix("\n")) for line in asked if line)
         return f"printf '%s\\n' {given} | {shlex.join(self._words)}"
+
+    @property
+    def unread(self) -> bytes:
+        """What the program wrote beside its replies: half a line, or lines that nobody asked for."""
+        return self._channel.leftover
 
     # ---- requests
 
@@ -210,7 +215,7 @@ class Session:
         try:
             self._ask("quit", [])
             code = self._channel.close()
-            if extra := self._channel.leftover:
+            if extra := self.unread:
                 raise self._violation(
                     Malformed(f"after the last reply it wrote {lines.shown(extra)}", fault="unasked")
                 )

@@ -15,6 +15,7 @@ COMMANDS = {
     "bench": "Measure speed beside what the machine can do at most.",
     "compare": "Say what changed between two run files: verdicts, or speeds.",
     "adopt": "Find how a program wants to be called, and write its manifest.",
+    "smoke": "Try a new program of the line protocol with three requests, and show every byte.",
     "record": "Make or renew goldens, showing what would change.",
     "report": "Render the run file of a check as text, markdown, HTML, JUnit, a badge or JSON.",
 }
