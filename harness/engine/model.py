@@ -40,6 +40,7 @@ from harness.engine.ops import (
 from harness.engine.screen import largest_norm, screened
 from harness.model_config import ModelConfig
 from harness.quant import QuantTensor
+from harness.trace.points import SCORES
 
 __all__ = ["Engine", "Lockstep", "Session"]
 
@@ -47,6 +48,7 @@ _KEEP_BYTES = 3 << 30  # cast weights up to this size are kept between calls
 _ROWS = 1024  # tokens of one product: enough for full speed, few enough to stay in the caches
 _VOCAB_BLOCK = 1024  # classifier rows of one block of logits
 _CLASSIFIER_ROWS = 1024
+_SHOWS = "shows"  # in the memo of a pass that a tap looks at: attention leaves its scores behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +313,10 @@ class Engine:
 
     def _attend_alone(self, step: Step, q: Array, k: Array, v: Array) -> Array:
         """Attention of one whole sequence that starts at position 0: q (T, H, head_dim), k and v (T, G, head_dim)."""
+        if _SHOWS in step.memo:
+            keys = self.ops.cached_k(step, k)[None, :, self.ops.head_map(step)]
+            values = self.ops.scale(step, self.ops.scores(step, q[None], keys))[0]
+            step.values[SCORES] = values.transpose(1, 0, 2)  # (T, H, S)
         if self._fuses_attention and self._sees_all(len(k)):
             return causal_attention(q, k, v, start=0)
         ops = self.ops
@@ -355,7 +361,7 @@ class Engine:
         ends = np.cumsum(lengths)
         begins = ends - lengths
         chunks = list(_chunks(begins, ends))
-        memos: list[dict[str, Any]] = [{} for _ in chunks]
+        memos: list[dict[str, Any]] = [{_SHOWS: True} if tap else {} for _ in chunks]
 
         step = Step(self.config, -1, pos, self.dtype, {})
         x = self.ops.embed(step, self._table(), ids)

@@ -8,6 +8,7 @@ call, H = n_heads, G = n_kv_heads.
     q_raw  k_raw   (n_tokens, H|G, head_dim)  before rotation (and before the norm of heads, where there is one)
     v              (n_tokens, G, head_dim)
     q  k           (n_tokens, H|G, head_dim)  after rotation
+    scores         (H, slots)             scaled, before the softmax; optional, `SCORES`
     attn_mix       (n_tokens, q_dim)      heads concatenated, before wo
     attn_out       (n_tokens, dim)        after wo
     attn_residual  (n_tokens, dim)        residual stream after the attention
@@ -22,7 +23,7 @@ call, H = n_heads, G = n_kv_heads.
 
 from __future__ import annotations
 
-__all__ = ["AFTER", "BEFORE", "IN_LAYER"]
+__all__ = ["AFTER", "BEFORE", "IN_LAYER", "SCORES"]
 
 BEFORE = ("embedding",)
 IN_LAYER = (
@@ -43,3 +44,4 @@ IN_LAYER = (
     "ffn_residual",
 )
 AFTER = ("final_norm", "logits")
+SCORES = "scores"  # between k and attn_mix; a prefill that fuses its attention has none

@@ -15,7 +15,7 @@ from harness.engine import LIBRARY, STRICT, Engine, Judged, TopTwo, attention, g
 from harness.engine import model as model_module
 from harness.model_config import ModelConfig
 from harness.quant import QuantTensor
-from harness.trace.points import AFTER, BEFORE, IN_LAYER
+from harness.trace.points import AFTER, BEFORE, IN_LAYER, SCORES
 from tests.derived_models import published
 from tests.engine.strategies import ids_of, models, quantised_models
 from tests.engine.test_ops import literal_quantised_product
@@ -433,10 +433,11 @@ def test_taps_come_in_the_order_of_the_forward_pass_with_their_shapes():
     )
     assert [name for name, layer, _ in seen if layer == -1] == [*BEFORE, *AFTER]
     for index in range(config.n_layers):
-        assert [name for name, layer, _ in seen if layer == index] == list(IN_LAYER)
+        assert [name for name, layer, _ in seen if layer == index] == [*IN_LAYER[:6], SCORES, *IN_LAYER[6:]]
     shapes = {name: shape for name, _, shape in seen}
     assert shapes["q"] == shapes["q_raw"] == (3, config.n_heads, config.head_dim)
     assert shapes["k"] == shapes["v"] == (3, config.n_kv_heads, config.head_dim)
+    assert shapes[SCORES] == (3, config.n_heads, 3)
     assert shapes["gate"] == shapes["up"] == shapes["ffn_mix"] == (3, config.hidden_dim)
     assert shapes["logits"] == (3, config.vocab_size)
     assert shapes["attn_mix"] == shapes["ffn_residual"] == (3, config.dim)
