@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from typing import Literal
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -125,7 +126,8 @@ def _written(stream: io.StringIO) -> str:
 def _speed_table(of: tables.Table, title: str) -> Table:
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in of.columns:
-        shown.add_column(column.heading, justify="right" if column.is_number else "left", no_wrap=column.is_number)
+        justify: Literal["left", "right"] = "right" if column.is_number else "left"
+        shown.add_column(column.heading, justify=justify, overflow="fold", no_wrap=column.is_number)
     for line in of.lines:
         shown.add_row(*(Text(visible(cell.bold + cell.text), _TONES.get(cell.tone, "")) for cell in line))
     return shown
