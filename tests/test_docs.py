@@ -188,7 +188,8 @@ def test_the_excerpt_in_the_readme_is_what_a_wrong_port_gets(tmp_path, capsys, m
     source = (ROOT / "impls/c/run.c").read_text("utf-8")
     assert source.count("powf(10000.0f") == 1
     (tmp_path / "run.c").write_text(source.replace("powf(10000.0f", "powf(1000.0f"))
-    subprocess.run(["cc", "-O3", "-o", tmp_path / "run", tmp_path / "run.c", "-lm"], check=True)
+    include = f"-I{ROOT / 'impls/c'}"
+    subprocess.run(["cc", "-O3", include, "-o", tmp_path / "run", tmp_path / "run.c", "-lm"], check=True)
     assert main(["check", str(tmp_path / "run"), "--case", "gqa-double-spaces"]) == 1
 
     def comparable(text):

@@ -1,14 +1,17 @@
-/* run: Llama-architecture inference in one C file, for checkpoints of the llama2.c family.
+/* run: Llama-architecture inference in C, for checkpoints of the llama2.c family.
  *
  * Reads version 0 (float32) and version 2 (int8) checkpoints and prints what llama2.c prints, byte for byte.
  *
- *     cc -O3 -std=gnu11 -o run run.c -lm            add -fopenmp for threads
+ *     cc -O3 -std=gnu11 -pthread -o run run.c -lm
  *
- * Two rules run through the whole file.
+ * kernels.h has the arithmetic, in the vector instructions that the processor has; vectors.h is their common form;
+ * threads.h shares out the work. Everything else is here. Two rules run through all of it.
  *
- * Arithmetic. Every sum is taken from left to right in float32, product and addition rounded separately, with libm's
- * own expf, cosf, sinf and powf. That order is part of the result: int8 text changes with the last bit of a logit. So
- * loops are arranged freely (several rows side by side, heads on threads), but never the terms of one sum.
+ * Arithmetic. Where the weights are int8, every sum is taken from left to right in float32, product and addition rounded
+ * separately, with libm's own expf, cosf, sinf and powf: int8 text changes with the last bit of a logit. Loops are
+ * arranged freely (several rows side by side, heads on threads), but never the terms of one sum. float32 text hardly
+ * ever notices, so there the sums of matrix rows are spread over vectors; -DSTRICT, or RUN_PATH=strict in the
+ * environment, sums in order there too.
  *
  * Trust. The checkpoint and the tokenizer are untrusted input. A size from a file is compared with the bytes that are
  * there before anything is allocated or indexed by it; what does not fit ends in one line on stderr and exit status 1.
@@ -31,26 +34,8 @@
 #error "the files are little-endian and used in place: a big-endian machine needs a byte-swapping reader"
 #endif
 
-#if defined(__clang__) && !defined(__FAST_MATH__)
-#pragma STDC FP_CONTRACT OFF /* clang fuses a*b+c unasked where the machine can; for gcc see -ffp-contract=off */
-#endif
-
-/* With -fopenmp, share a loop of that many multiplications among threads. Each sum stays with one thread, so results do
- * not change. Waking threads costs microseconds: small loops, all loops of a tiny model, are faster alone. */
-#ifndef PARALLEL_FROM
-#define PARALLEL_FROM 65536
-#endif
-#ifdef _OPENMP
-#define PRAGMA(text) _Pragma(#text)
-#define PARALLEL_FOR(multiplications) PRAGMA(omp parallel for if ((multiplications) >= PARALLEL_FROM))
-#else
-#define PARALLEL_FOR(multiplications)
-#endif
-
-/* -DACCUM=double sums the float32 dot products in double: another honest program whose last bits differ. */
-#ifndef ACCUM
-#define ACCUM float
-#endif
+#include "kernels.h"
+#include "threads.h"
 
 enum { BOS = 1, EOS = 2, FIRST_BYTE_PIECE = 3 }; /* ids that every vocabulary of the family reserves */
 
@@ -79,13 +64,16 @@ static void *allocate(size_t count, size_t item_bytes) {
     return memory;
 }
 
-/* Floats and ints inside a file need not be aligned: tokenizer fields and int8 scales lie at any byte. */
-static float float_at(const unsigned char *bytes) {
-    float value;
-    memcpy(&value, bytes, sizeof value);
-    return value;
+/* The same, beginning at a cache line: for what is read again and again by vectors. Touches all of it. */
+static void *allocate_lines(size_t count, size_t item_bytes) {
+    void *memory;
+    const size_t bytes = times(count, item_bytes);
+    if (posix_memalign(&memory, 64, bytes) != 0)
+        die("out of memory: cannot allocate %zu x %zu bytes", count, item_bytes);
+    return memset(memory, 0, bytes);
 }
 
+/* Ints inside a file need not be aligned, as floats need not (float_at). */
 static int32_t int_at(const unsigned char *bytes) {
     int32_t value;
     memcpy(&value, bytes, sizeof value);
@@ -146,16 +134,6 @@ typedef struct {
     int seq_len; /* longest context */
     int head_dim, kv_dim;
 } Config;
-
-/* (rows, cols), row-major, applied as out[i] = sum over j of w[i][j] * x[j]. Either f32 is set, or codes and scales:
- * then group g covers the flat elements g*group .. g*group+group-1 and their values are codes * scale. */
-typedef struct {
-    int rows, cols;
-    const float *f32;
-    const int8_t *codes;
-    const unsigned char *scales; /* float32, unaligned */
-    int group;
-} Matrix;
 
 typedef struct {
     const float *attn_norm, *ffn_norm; /* (dim) */
@@ -318,89 +296,7 @@ static void free_model(Model *model) {
     unmap_file(model->file);
 }
 
-/* ---- Arithmetic ----------------------------------------------------------------------------------------------- */
-
-static float dot(const float *a, const float *b, int n) {
-    ACCUM sum = 0;
-    for (int i = 0; i < n; i++) sum += (ACCUM)a[i] * b[i];
-    return (float)sum;
-}
-
-/* A strict sum waits for each addition before the next. Four rows side by side fill that wait, about twice as fast,
- * and leave each row's own order alone. */
-enum { ROWS_ABREAST = 4 };
-
-static void dot_rows_abreast(float *out, const float *rows, const float *x, int cols) {
-    ACCUM sums[ROWS_ABREAST] = {0};
-    for (int j = 0; j < cols; j++)
-        for (int r = 0; r < ROWS_ABREAST; r++) sums[r] += (ACCUM)rows[(size_t)r * cols + j] * x[j];
-    for (int r = 0; r < ROWS_ABREAST; r++) out[r] = (float)sums[r];
-}
-
-static void matvec_f32(float *out, const Matrix *w, const float *x) {
-    const int rows = w->rows, cols = w->cols, blocks = rows / ROWS_ABREAST;
-    PARALLEL_FOR((size_t)rows * cols)
-    for (int block = 0; block < blocks; block++) {
-        const int first = block * ROWS_ABREAST;
-        dot_rows_abreast(out + first, w->f32 + (size_t)first * cols, x, cols);
-    }
-    for (int i = blocks * ROWS_ABREAST; i < rows; i++) out[i] = dot(w->f32 + (size_t)i * cols, x, cols);
-}
-
-/* A vector as the matrices want it: codes and scales are filled in only when the weights are int8. */
-typedef struct {
-    const float *values;
-    int8_t *codes;
-    float *scales;
-} Input;
-
-/* Round x to int8, one scale per group. Halves go away from zero here, unlike in the exporter, which rounds the weights
- * half to even. A tail shorter than a group is left out, as matvec_q8 leaves it out. */
-static void quantize(Input *out, const float *x, int n, int group) {
-    for (int g = 0; g < n / group; g++) {
-        const float *values = x + g * group;
-        float largest = 0;
-        for (int i = 0; i < group; i++)
-            if (fabsf(values[i]) > largest) largest = fabsf(values[i]);
-        const float scale = largest / 127.0f;
-        out->scales[g] = scale;
-        for (int i = 0; i < group; i++) {
-            /* An all-zero group divides 0 by 0, and C leaves converting NaN undefined: code 0, as the product is.
-             * Numbers stay below 191, which a scale rounded down to the smallest float can bring about. */
-            const float code = roundf(values[i] / scale);
-            out->codes[g * group + i] = fabsf(code) < 256 ? (int8_t)(int)code : 0;
-        }
-    }
-}
-
-/* Per group, an exact integer sum, then times the weight scale, times the input scale.
- *
- * Groups count over the flat matrix, so where cols is not a multiple of the group size a row begins inside a group.
- * llama2.c then takes the scales from that group onwards as if the row began there, and ignores the last cols % group
- * inputs. Files that the exporter writes for some published shapes (172 or 1376 columns, group 64) depend on it. */
-static void matvec_q8(float *out, const Matrix *w, const Input *x) {
-    const int rows = w->rows, cols = w->cols, group = w->group;
-    PARALLEL_FOR((size_t)rows * cols)
-    for (int i = 0; i < rows; i++) {
-        const size_t row_start = (size_t)i * cols;
-        const int8_t *codes = w->codes + row_start;
-        const unsigned char *scales = w->scales + sizeof(float) * (row_start / group);
-        float sum = 0;
-        for (int g = 0; g < cols / group; g++) {
-            int32_t group_sum = 0;
-            for (int j = g * group; j < (g + 1) * group; j++) group_sum += codes[j] * x->codes[j];
-            sum += (float)group_sum * float_at(scales + sizeof(float) * g) * x->scales[g];
-        }
-        out[i] = sum;
-    }
-}
-
-static void matvec(float *out, const Matrix *w, const Input *x) {
-    if (w->group == 0)
-        matvec_f32(out, w, x->values);
-    else
-        matvec_q8(out, w, x);
-}
+/* ---- Forward pass --------------------------------------------------------------------------------------------- */
 
 /* One row as float32: the embedding of a token. */
 static void copy_row(float *out, const Matrix *m, int row) {
@@ -412,40 +308,21 @@ static void copy_row(float *out, const Matrix *m, int row) {
 }
 
 /* out may be x. */
-static void rmsnorm(float *out, const float *x, const float *weight, int n) {
-    float scale = dot(x, x, n) / n;
+static void rmsnorm(float *out, const float *x, const float *weight, int n, float sum_of_squares) {
+    float scale = sum_of_squares / n;
     scale = 1.0f / sqrtf(scale + 1e-5f);
     for (int i = 0; i < n; i++) out[i] = weight[i] * (scale * x[i]);
 }
 
-static void softmax(float *x, int n) {
-    float largest = x[0];
-    for (int i = 1; i < n; i++)
-        if (x[i] > largest) largest = x[i];
-    float sum = 0;
-    for (int i = 0; i < n; i++) {
-        x[i] = expf(x[i] - largest);
-        sum += x[i];
-    }
-    for (int i = 0; i < n; i++) x[i] /= sum;
-}
-
 /* Turn each adjacent pair of every head by the angle of its place within the head. */
-static void rotate(float *x, int n, const float *cosines, const float *sines, int head_dim) {
-    for (int i = 0; i < n; i += 2) {
-        const float c = cosines[i % head_dim / 2], s = sines[i % head_dim / 2];
-        const float a = x[i], b = x[i + 1];
-        x[i] = a * c - b * s;
-        x[i + 1] = a * s + b * c;
-    }
-}
-
-/* gate becomes silu(gate) * up. */
-static void swiglu(float *gate, const float *up, int n) {
-    for (int i = 0; i < n; i++) {
-        float value = gate[i];
-        value *= 1.0f / (1.0f + expf(-value));
-        gate[i] = value * up[i];
+static void rotate(float *x, int n_heads, const float *cosines, const float *sines, int head_dim) {
+    for (int h = 0; h < n_heads; h++, x += head_dim) {
+        for (int i = 0; i < head_dim; i += 2) {
+            const float c = cosines[i / 2], s = sines[i / 2];
+            const float a = x[i], b = x[i + 1];
+            x[i] = a * c - b * s;
+            x[i + 1] = a * s + b * c;
+        }
     }
 }
 
@@ -453,84 +330,209 @@ static void add(float *x, const float *delta, int n) {
     for (int i = 0; i < n; i++) x[i] += delta[i];
 }
 
-/* ---- Forward pass --------------------------------------------------------------------------------------------- */
-
 /* Everything one sequence needs besides the weights. */
 typedef struct {
-    int capacity;           /* positions the caches hold: the steps of this run, at most seq_len */
+    const Kernels *kernels;
+    int capacity;           /* positions the caches hold: the steps of this run, at most seq_len, in whole blocks */
+    int value_width;        /* head_dim in whole vectors */
     float *x;               /* (dim) residual stream */
     float *normed;          /* (dim) output of a norm or of attention: what a matrix reads next */
     float *delta;           /* (dim) what a block adds to x */
     float *q;               /* (dim) */
+    float *k, *v;           /* (kv_dim) */
     float *gate, *up;       /* (hidden_dim) */
     float *scores;          /* (n_heads, capacity) */
-    float *keys, *values;   /* (n_layers, capacity, kv_dim); keys are stored rotated */
+    float *keys;            /* (n_layers, n_kv_heads, capacity / lanes, head_dim, lanes), rotated */
+    float *values;          /* (n_layers, n_kv_heads, capacity, value_width), zeros after head_dim */
     float *frequencies;     /* (head_dim / 2) */
     float *cosines, *sines; /* (head_dim / 2) at the current position */
     float *logits;          /* (vocab_size) */
     Input input;            /* buffers for the vector being multiplied */
 } State;
 
-static State new_state(const Config *c, int group, int capacity) {
-    const size_t dim = c->dim, hidden_dim = c->hidden_dim, half = c->head_dim / 2;
-    const size_t cached = times(times((size_t)c->n_layers, (size_t)capacity), (size_t)c->kv_dim);
+/* RUN_PATH names the path to take, for tests and comparisons. */
+static const Kernels *find_kernels(void) {
+    const char *name = getenv("RUN_PATH");
+    const Kernels *kernels = choose_kernels(name);
+    if (kernels != NULL) return kernels;
+    char names[256] = "";
+    for (int i = 0; i < N_PATHS; i++)
+        if (PATHS[i].is_supported()) snprintf(names + strlen(names), sizeof names - strlen(names), " %s", PATHS[i].name);
+    die("RUN_PATH: no path %s on this machine, only%s", name, names);
+}
+
+static int in_whole(int unit, int n) {
+    return (int)(((int64_t)n + unit - 1) / unit * unit);
+}
+
+static State new_state(const Config *c, int group, int n_positions) {
+    const Kernels *kernels = find_kernels();
+    const size_t dim = c->dim, kv_dim = c->kv_dim, hidden_dim = c->hidden_dim, half = c->head_dim / 2;
+    if (n_positions > INT32_MAX - kernels->lanes || c->head_dim > INT32_MAX - kernels->lanes)
+        die("out of memory: the model needs more than the address space");
+    const int capacity = in_whole(kernels->lanes, n_positions), value_width = in_whole(kernels->lanes, c->head_dim);
+    const size_t cached = times((size_t)c->n_layers, (size_t)capacity);
     State s = {
+        .kernels = kernels,
         .capacity = capacity,
-        .x = allocate(dim, sizeof(float)),
-        .normed = allocate(dim, sizeof(float)),
-        .delta = allocate(dim, sizeof(float)),
-        .q = allocate(dim, sizeof(float)),
-        .gate = allocate(hidden_dim, sizeof(float)),
-        .up = allocate(hidden_dim, sizeof(float)),
+        .value_width = value_width,
+        .x = allocate_lines(dim, sizeof(float)),
+        .normed = allocate_lines(dim, sizeof(float)),
+        .delta = allocate_lines(dim, sizeof(float)),
+        .q = allocate_lines(dim, sizeof(float)),
+        .k = allocate_lines(kv_dim, sizeof(float)),
+        .v = allocate_lines(kv_dim, sizeof(float)),
+        .gate = allocate_lines(hidden_dim, sizeof(float)),
+        .up = allocate_lines(hidden_dim, sizeof(float)),
         .scores = allocate(times((size_t)c->n_heads, (size_t)capacity), sizeof(float)),
-        .keys = allocate(cached, sizeof(float)),
-        .values = allocate(cached, sizeof(float)),
+        .keys = allocate(times(cached, kv_dim), sizeof(float)),
+        .values = allocate(times(times(cached, (size_t)c->n_kv_heads), (size_t)value_width), sizeof(float)),
         .frequencies = allocate(half, sizeof(float)),
         .cosines = allocate(half, sizeof(float)),
         .sines = allocate(half, sizeof(float)),
-        .logits = allocate((size_t)c->vocab_size, sizeof(float)),
+        .logits = allocate_lines((size_t)c->vocab_size, sizeof(float)),
     };
     if (group != 0) {
         const size_t widest = dim > hidden_dim ? dim : hidden_dim;
-        s.input.codes = allocate(widest, 1);
+        s.input.codes = allocate_lines(widest, 1);
         s.input.scales = allocate(widest / group, sizeof(float));
+        s.input.code_sums = allocate(widest / group, sizeof(int32_t));
     }
     for (size_t j = 0; j < half; j++) s.frequencies[j] = 1.0f / powf(10000.0f, (float)(2 * j) / (float)c->head_dim);
     return s;
 }
 
 static void free_state(State *s) {
-    float *const buffers[] = {s->x,    s->normed, s->delta,       s->q,       s->gate,  s->up,     s->scores,
-                              s->keys, s->values, s->frequencies, s->cosines, s->sines, s->logits, s->input.scales};
+    void *const buffers[] = {s->x,      s->normed,      s->delta,   s->q,     s->k,      s->v,           s->gate,
+                             s->up,     s->scores,      s->keys,    s->values, s->frequencies, s->cosines, s->sines,
+                             s->logits, s->input.codes, s->input.scales, s->input.code_sums};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) free(buffers[i]);
-    free(s->input.codes);
 }
 
 /* Make x (n values) ready to be multiplied by the model's matrices; valid until the next call. */
 static const Input *as_input(State *s, const float *x, int n, int group) {
     s->input.values = x;
-    if (group != 0) quantize(&s->input, x, n, group);
+    if (group != 0) s->kernels->quantize(&s->input, x, n, group);
     return &s->input;
 }
 
-/* normed becomes the heads' outputs side by side. keys and values are one layer's, positions 0..pos filled. */
-static void attend(State *s, const Config *c, const float *keys, const float *values, int pos) {
-    const int head_dim = c->head_dim, kv_dim = c->kv_dim, heads_per_kv = c->n_heads / c->n_kv_heads;
-    const float root = sqrtf((float)head_dim);
-    PARALLEL_FOR((size_t)c->dim * (pos + 1))
-    for (int h = 0; h < c->n_heads; h++) {
-        const int kv_offset = h / heads_per_kv * head_dim;
-        const float *q = s->q + h * head_dim;
-        float *scores = s->scores + (size_t)h * s->capacity;
-        for (int t = 0; t <= pos; t++) scores[t] = dot(q, keys + (size_t)t * kv_dim + kv_offset, head_dim) / root;
-        softmax(scores, pos + 1);
+static const Input *normed_input(State *s, const float *weight, int dim, int group) {
+    float sum_of_squares;
+    if (group != 0)
+        sum_of_squares = dot(s->x, s->x, dim);
+    else
+        s->kernels->multiply(&sum_of_squares, s->x, s->x, 1, dim);
+    rmsnorm(s->normed, s->x, weight, dim, sum_of_squares);
+    return as_input(s, s->normed, dim, group);
+}
 
-        float *out = s->normed + h * head_dim;
-        memset(out, 0, sizeof(float) * head_dim);
-        for (int t = 0; t <= pos; t++) {
-            const float *v = values + (size_t)t * kv_dim + kv_offset;
-            for (int i = 0; i < head_dim; i++) out[i] += scores[t] * v[i];
-        }
+/* ---- What threads share out: rows of matrices, and heads ---- */
+
+enum { ROWS_PER_ITEM = 16 }; /* whole blocks of rows for every path */
+
+typedef struct {
+    float *out;
+    const Matrix *matrix;
+} Product;
+
+static int items_of(const Matrix *w) {
+    return (int)(((int64_t)w->rows + ROWS_PER_ITEM - 1) / ROWS_PER_ITEM);
+}
+
+static void multiply_items(const Kernels *kernels, float *out, const Matrix *w, const Input *x, int begin, int end) {
+    const int first = begin * ROWS_PER_ITEM;
+    const int n_rows = end == items_of(w) ? w->rows - first : (end - begin) * ROWS_PER_ITEM;
+    if (w->group == 0)
+        kernels->multiply(out + first, w->f32 + (size_t)first * w->cols, x->values, n_rows, w->cols);
+    else
+        kernels->multiply_codes(out + first, w, x, first, n_rows);
+}
+
+typedef struct {
+    const Kernels *kernels;
+    const Input *input;
+    int count;
+    Product products[3];
+} Multiplication;
+
+static void multiply_share(const void *context, int begin, int end) {
+    const Multiplication *m = context;
+    for (int i = 0; i < m->count && end > 0; i++) {
+        const Product *p = &m->products[i];
+        const int n_items = items_of(p->matrix);
+        if (begin < n_items)
+            multiply_items(m->kernels, p->out, p->matrix, m->input, begin, end < n_items ? end : n_items);
+        begin = begin > n_items ? begin - n_items : 0;
+        end -= n_items;
+    }
+}
+
+/* out = matrix @ input for each of the products, as one section. */
+static void multiply_all(const Multiplication *m) {
+    int n_items = 0;
+    size_t multiplications = 0;
+    for (int i = 0; i < m->count; i++) {
+        const Matrix *w = m->products[i].matrix;
+        n_items += items_of(w);
+        multiplications += (size_t)w->rows * (size_t)w->cols;
+    }
+    share_out(multiply_share, m, n_items, multiplications);
+}
+
+typedef struct {
+    State *state;
+    const Layer *layer;
+    const Input *input;
+} Feeding;
+
+/* gate becomes silu(gate) * up. */
+static void feed_share(const void *context, int begin, int end) {
+    const Feeding *f = context;
+    State *s = f->state;
+    const Matrix *gate = &f->layer->w_gate;
+    multiply_items(s->kernels, s->gate, gate, f->input, begin, end);
+    multiply_items(s->kernels, s->up, &f->layer->w_up, f->input, begin, end);
+    const int first = begin * ROWS_PER_ITEM;
+    const int n = end == items_of(gate) ? gate->rows - first : (end - begin) * ROWS_PER_ITEM;
+    (gate->group == 0 ? s->kernels->swiglu : swiglu)(s->gate + first, s->up + first, n);
+}
+
+typedef struct {
+    State *state;
+    const Config *config;
+    int group, layer, pos;
+} Attention;
+
+static float *keys_of(const State *s, const Config *c, int layer, int kv_head) {
+    return s->keys + ((size_t)layer * c->n_kv_heads + kv_head) * s->capacity * c->head_dim;
+}
+
+static float *values_of(const State *s, const Config *c, int layer, int kv_head) {
+    return s->values + ((size_t)layer * c->n_kv_heads + kv_head) * s->capacity * s->value_width;
+}
+
+/* normed becomes the heads' outputs side by side. Positions 0..pos are in the caches. */
+static void attend_share(const void *context, int begin, int end) {
+    const Attention *a = context;
+    const State *s = a->state;
+    const Config *c = a->config;
+    for (int h = begin; h < end; h++) {
+        const int kv_head = h / (c->n_heads / c->n_kv_heads), n = a->pos + 1;
+        float *scores = s->scores + (size_t)h * s->capacity;
+        s->kernels->score(scores, s->q + h * c->head_dim, keys_of(s, c, a->layer, kv_head), n, c->head_dim);
+        (a->group == 0 ? s->kernels->softmax : softmax)(scores, n);
+        s->kernels->mix(s->normed + h * c->head_dim, scores, values_of(s, c, a->layer, kv_head), n, c->head_dim);
+    }
+}
+
+/* Put k and v into the caches of a layer. */
+static void remember(State *s, const Config *c, int layer, int pos) {
+    const int lanes = s->kernels->lanes, head_dim = c->head_dim;
+    for (int kv_head = 0; kv_head < c->n_kv_heads; kv_head++) {
+        float *block = keys_of(s, c, layer, kv_head) + (size_t)(pos / lanes * lanes) * head_dim;
+        for (int i = 0; i < head_dim; i++) block[(size_t)i * lanes + pos % lanes] = s->k[kv_head * head_dim + i];
+        float *row = values_of(s, c, layer, kv_head) + (size_t)pos * s->value_width;
+        memcpy(row, s->v + kv_head * head_dim, sizeof(float) * (size_t)head_dim);
     }
 }
 
@@ -538,6 +540,7 @@ static void attend(State *s, const Config *c, const float *keys, const float *va
 static float *forward(const Model *model, State *s, int token, int pos) {
     const Config *c = &model->config;
     const int dim = c->dim, group = model->group;
+    const Kernels *kernels = s->kernels;
 
     for (int j = 0; j < c->head_dim / 2; j++) {
         const float angle = (float)pos * s->frequencies[j];
@@ -548,33 +551,26 @@ static float *forward(const Model *model, State *s, int token, int pos) {
 
     for (int l = 0; l < c->n_layers; l++) {
         const Layer *layer = &model->layers[l];
-        float *keys = s->keys + (size_t)l * s->capacity * c->kv_dim;
-        float *values = s->values + (size_t)l * s->capacity * c->kv_dim;
-        float *k = keys + (size_t)pos * c->kv_dim;
-        float *v = values + (size_t)pos * c->kv_dim;
-
-        rmsnorm(s->normed, s->x, layer->attn_norm, dim);
-        const Input *in = as_input(s, s->normed, dim, group);
-        matvec(s->q, &layer->wq, in);
-        matvec(k, &layer->wk, in);
-        matvec(v, &layer->wv, in);
-        rotate(s->q, dim, s->cosines, s->sines, c->head_dim);
-        rotate(k, c->kv_dim, s->cosines, s->sines, c->head_dim);
-        attend(s, c, keys, values, pos);
-        matvec(s->delta, &layer->wo, as_input(s, s->normed, dim, group));
+        const Input *in = normed_input(s, layer->attn_norm, dim, group);
+        multiply_all(&(Multiplication){
+            kernels, in, 3, {{s->q, &layer->wq}, {s->k, &layer->wk}, {s->v, &layer->wv}}});
+        rotate(s->q, c->n_heads, s->cosines, s->sines, c->head_dim);
+        rotate(s->k, c->n_kv_heads, s->cosines, s->sines, c->head_dim);
+        remember(s, c, l, pos);
+        share_out(attend_share, &(Attention){s, c, group, l, pos}, c->n_heads, 2 * (size_t)dim * (pos + 1));
+        in = as_input(s, s->normed, dim, group);
+        multiply_all(&(Multiplication){kernels, in, 1, {{s->delta, &layer->wo}}});
         add(s->x, s->delta, dim);
 
-        rmsnorm(s->normed, s->x, layer->ffn_norm, dim);
-        in = as_input(s, s->normed, dim, group);
-        matvec(s->gate, &layer->w_gate, in);
-        matvec(s->up, &layer->w_up, in);
-        swiglu(s->gate, s->up, c->hidden_dim);
-        matvec(s->delta, &layer->w_down, as_input(s, s->gate, c->hidden_dim, group));
+        in = normed_input(s, layer->ffn_norm, dim, group);
+        share_out(feed_share, &(Feeding){s, layer, in}, items_of(&layer->w_gate), 2 * (size_t)dim * c->hidden_dim);
+        in = as_input(s, s->gate, c->hidden_dim, group);
+        multiply_all(&(Multiplication){kernels, in, 1, {{s->delta, &layer->w_down}}});
         add(s->x, s->delta, dim);
     }
 
-    rmsnorm(s->x, s->x, model->final_norm, dim);
-    matvec(s->logits, &model->lm_head, as_input(s, s->x, dim, group));
+    const Input *in = normed_input(s, model->final_norm, dim, group);
+    multiply_all(&(Multiplication){kernels, in, 1, {{s->logits, &model->lm_head}}});
     return s->logits;
 }
 
@@ -782,11 +778,19 @@ static float draw(uint64_t *rng) {
     return (float)(bits >> 8) / 16777216.0f;
 }
 
-/* The first of the largest. */
+/* The first of the largest. Few stretches hold a larger one, and to see that they do not takes no order. */
 static int argmax(const float *x, int n) {
+    enum { STRETCH = 64 };
     int best = 0;
-    for (int i = 1; i < n; i++)
-        if (x[i] > x[best]) best = i;
+    for (int start = 0; start < n; start += STRETCH) {
+        const int end = n - start < STRETCH ? n : start + STRETCH;
+        const float largest = x[best];
+        int n_larger = 0;
+        for (int i = start; i < end; i++) n_larger += x[i] > largest;
+        if (n_larger == 0) continue;
+        for (int i = start; i < end; i++)
+            if (x[i] > x[best]) best = i;
+    }
     return best;
 }
 
@@ -951,11 +955,12 @@ typedef struct {
     const char *prompt, *system_prompt; /* NULL: not given */
     float temperature, topp;
     uint64_t seed;
-    int steps; /* 0: as many as the model's context holds */
+    int steps;   /* 0: as many as the model's context holds */
+    int threads; /* 0: one per processor */
 } Options;
 
 __attribute__((noreturn)) static void exit_with_usage(void) {
-    fputs("usage: run CHECKPOINT [-t X] [-p X] [-s N] [-n N] [-i TEXT] [-z FILE] [-m MODE] [-y TEXT]\n"
+    fputs("usage: run CHECKPOINT [-t X] [-p X] [-s N] [-n N] [-i TEXT] [-z FILE] [-j N] [-m MODE] [-y TEXT]\n"
           "e.g.:  run stories15M.bin -n 128 -t 0.8 -i \"The old lighthouse\"\n"
           "  -t X     temperature, 0 picks the likeliest token (default 1.0)\n"
           "  -p X     top-p in [0, 1]; 0 and 1 consider every token (default 0.9)\n"
@@ -963,6 +968,7 @@ __attribute__((noreturn)) static void exit_with_usage(void) {
           "  -n N     positions to run, prompt included, 0 fills the context (default 256)\n"
           "  -i TEXT  text to continue, or the first user message (default none)\n"
           "  -z FILE  tokenizer (default tokenizer.bin)\n"
+          "  -j N     threads, 0 takes one per processor (default 1)\n"
           "  -m MODE  generate or chat (default generate)\n"
           "  -y TEXT  system prompt for chat (default: ask)\n",
           stderr);
@@ -983,6 +989,7 @@ static Options parse_options(int argc, char **argv) {
         .temperature = 1.0f,
         .topp = 0.9f,
         .steps = 256,
+        .threads = 1,
     };
     for (int i = 2; i < argc; i += 2) {
         if (i + 1 == argc || argv[i][0] != '-' || strlen(argv[i]) != 2) exit_with_usage();
@@ -994,6 +1001,7 @@ static Options parse_options(int argc, char **argv) {
         case 'n': o.steps = parse_int(value); break;
         case 'i': o.prompt = value; break;
         case 'z': o.tokenizer = value; break;
+        case 'j': o.threads = parse_int(value); break;
         case 'm': o.mode = value; break;
         case 'y': o.system_prompt = value; break;
         default: exit_with_usage();
@@ -1003,6 +1011,9 @@ static Options parse_options(int argc, char **argv) {
     if (o.temperature < 0) o.temperature = 0;
     if (o.topp < 0 || o.topp > 1) o.topp = 0.9f;
     if (o.steps < 0) o.steps = 0;
+    if (o.threads < 0 || o.threads > MAX_THREADS) die("-j must be from 0 to %d, not %d", MAX_THREADS, o.threads);
+    if (o.threads == 0) o.threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    if (o.threads < 1 || o.threads > MAX_THREADS) o.threads = o.threads < 1 ? 1 : MAX_THREADS;
     return o;
 }
 
@@ -1019,6 +1030,7 @@ int main(int argc, char **argv) {
         .rng = o.seed,
         .candidates = allocate((size_t)c->vocab_size, sizeof(Candidate)),
     };
+    if (!start_threads(o.threads)) die("cannot start %d threads", o.threads);
     const Session session = {&model, &tokenizer, &state, &sampler, steps};
 
     if (strcmp(o.mode, "generate") == 0) {

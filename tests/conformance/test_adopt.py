@@ -173,7 +173,8 @@ def test_a_port_that_is_wrong_in_float32_does_not_pass_for_an_int8_one(tmp_path)
     source = (impls_dir() / "c" / "run.c").read_text()
     assert "10000.0f" in source
     (tmp_path / "run.c").write_text(source.replace("10000.0f", "1000.0f"))
-    subprocess.run([*tool("cc"), "-O2", "-std=gnu11", "-o", "run", "run.c", "-lm"], cwd=tmp_path, check=True)
+    command = [*tool("cc"), "-O2", "-std=gnu11", f"-I{impls_dir() / 'c'}", "-o", "run", "run.c", "-lm"]
+    subprocess.run(command, cwd=tmp_path, check=True)
     found = adopt([str(tmp_path / "run")], path=tmp_path / "impl.toml")
     assert found.outcome is Outcome.DIFFERS
     (tmp_path / "impl.toml").write_text(found.manifest_toml)

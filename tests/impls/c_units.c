@@ -63,7 +63,7 @@ static void answer_numbers(const char *function, char *line) {
     } else if (strcmp(function, "sample_nucleus") == 0) { /* topp, coin, probabilities */
         printf("%d\n", sample_nucleus(in + 2, n - 2, in[0], in[1], candidates));
     } else if (strcmp(function, "rmsnorm") == 0) { /* x, then as many weights */
-        rmsnorm(out, in, in + n / 2, n / 2);
+        rmsnorm(out, in, in + n / 2, n / 2, dot(in, in, n / 2));
         print_floats(out, n / 2);
     } else if (strcmp(function, "softmax") == 0) {
         softmax(in, n);
@@ -75,7 +75,8 @@ static void answer_numbers(const char *function, char *line) {
     } else if (strcmp(function, "quantize") == 0) { /* one group -> scale, codes */
         int8_t codes[MOST];
         int wide[MOST];
-        quantize(&(Input){.codes = codes, .scales = out}, in, n, n);
+        int32_t sum;
+        quantize(&(Input){.codes = codes, .scales = out, .code_sums = &sum}, in, n, n);
         for (int i = 0; i < n; i++) wide[i] = codes[i];
         print_floats(out, 1);
         print_ints(wide, n);

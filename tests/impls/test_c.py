@@ -10,6 +10,7 @@ import sys
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,15 +31,16 @@ SANITIZER_EXIT = 99
 ENVIRONMENT = os.environ | {
     "ASAN_OPTIONS": f"exitcode={SANITIZER_EXIT}:allocator_may_return_null=1:detect_leaks=0",
     "UBSAN_OPTIONS": f"exitcode={SANITIZER_EXIT}",
-    "OMP_NUM_THREADS": "2",
     "OMP_WAIT_POLICY": "passive",  # spinning threads starve each other on a busy machine
 }
+ENVIRONMENT.pop("RUN_PATH", None)
 
 
-def run(program, *args, stdin="", cwd=None):
+def run(program, *args, stdin="", cwd=None, path=None):
     command = [str(program), *map(os.fsencode, map(str, args))]
+    env = ENVIRONMENT if path is None else ENVIRONMENT | {"RUN_PATH": path}
     return subprocess.run(
-        command, input=stdin.encode(), capture_output=True, timeout=60, env=ENVIRONMENT, cwd=cwd, check=False
+        command, input=stdin.encode(), capture_output=True, timeout=60, env=env, cwd=cwd, check=False
     )
 
 
@@ -121,6 +123,24 @@ def ask_unit(compiler, tmp_path_factory):
     return ask
 
 
+@pytest.fixture(scope="session", params=["plain", "sanitized"])
+def kernel_check(request, compiler, tmp_path_factory):
+    """The program of c_kernels.c, with the names of this machine's paths."""
+    program = tmp_path_factory.mktemp("kernels") / "c_kernels"
+    source = Path(__file__).with_name("c_kernels.c")
+    flags = (
+        ["-O3"]
+        if request.param == "plain"
+        else ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
+    )
+    command = [*compiler, *flags, "-Wall", "-Wextra", "-Werror", f"-I{SOURCE}", "-o", program, source, "-lm"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0 and request.param == "sanitized":
+        pytest.skip("the compiler has no address sanitizer")
+    assert done.returncode == 0, done.stderr
+    return SimpleNamespace(program=program, paths=run(program).stdout.decode().split())
+
+
 # ---- Models
 
 
@@ -168,8 +188,8 @@ def tiny(tmp_path):
 # ---- Goldens
 
 
-def assert_golden(program, golden, model_path, tok512):
-    done = run(program, model_path(golden.model), "-z", tok512, *golden.args, stdin=golden.stdin)
+def assert_golden(program, golden, model_path, tok512, *more, path=None):
+    done = run(program, model_path(golden.model), "-z", tok512, *golden.args, *more, stdin=golden.stdin, path=path)
     assert done.returncode == 0, done.stderr
     assert hashlib.sha256(done.stdout).hexdigest() == golden.sha256, done.stdout.decode(errors="replace")
     if "chat" in golden.args:
@@ -191,15 +211,54 @@ def test_goldens_are_free_of_undefined_behaviour(name, sanitized, model_path, to
     assert_golden(sanitized, GOLDEN[name], model_path, tok512)
 
 
-def test_threads_change_no_byte(build_variant, model_path, tok512):
-    done, threaded = build_variant("c-omp", "-DPARALLEL_FROM=1")
-    if done.returncode != 0:
+def test_every_path_prints_the_same(kernel_check, program, model_path, tok512):
+    for path in kernel_check.paths:
+        for name in (*SAMPLE_OF_GOLDENS, "G1", "G25", "Q1", "Q3", "Q7"):
+            assert_golden(program, GOLDEN[name], model_path, tok512, path=path)
+
+
+def test_a_path_that_is_not_there_is_named(program, tiny):
+    done = run(program, *tiny(), path="mmx")
+    assert_rejected(done, "RUN_PATH", "mmx", "portable strict")
+
+
+@pytest.mark.parametrize("variant", ["c", "c-omp"])
+def test_threads_change_no_byte(variant, build_variant, model_path, tok512):
+    done, threaded = build_variant(variant, "-DPARALLEL_FROM=1")
+    if variant == "c-omp" and done.returncode != 0:
         pytest.skip("the compiler has no OpenMP")
-    for name in ("G1", "G5", "rev-cls", "Q1", "Q7"):
-        assert_golden(threaded, GOLDEN[name], model_path, tok512)
+    assert done.returncode == 0, done.stderr
+    alone = run(threaded, model_path("stories260K"), "-z", tok512, "-s", "5").stdout
+    for threads in (0, 2, 3, 17):
+        assert run(threaded, model_path("stories260K"), "-z", tok512, "-s", "5", "-j", threads).stdout == alone
+        for name in ("G1", "G5", "rev-cls", "Q1", "Q7"):
+            assert_golden(threaded, GOLDEN[name], model_path, tok512, "-j", threads)
 
 
-@pytest.mark.parametrize("variant", ["c-double", "c-fma", "c-fast"])
+def test_more_threads_than_rows(build_variant, tiny):
+    done, threaded = build_variant("c", "-DPARALLEL_FROM=1")
+    assert done.returncode == 0, done.stderr
+    for checkpoint in (tiny_v0()[0], quantize_checkpoint(tiny_v0()[0], group=4)):
+        files = tiny(checkpoint=checkpoint)
+        expected = run(threaded, *files, "-t", "0").stdout
+        assert run(threaded, *files, "-t", "0", "-j", "256").stdout == expected != b""
+
+
+def test_threads_do_not_race(build_variant, model_path, tok512):
+    done, watched = build_variant("c", "-DPARALLEL_FROM=1", "-g", "-O1", "-fsanitize=thread")
+    if done.returncode != 0:
+        pytest.skip("the compiler has no thread sanitizer")
+    for threads in (2, 5):  # fewer threads than processors spin, more of them sleep
+        for name in ("G12", "Q6"):
+            assert_golden(watched, GOLDEN[name], model_path, tok512, "-j", threads)
+
+
+@pytest.mark.parametrize("threads", ["-1", "257"])
+def test_a_number_of_threads_that_makes_no_sense_is_an_error(program, tiny, threads):
+    assert_rejected(run(program, *tiny(), "-j", threads), "-j", threads)
+
+
+@pytest.mark.parametrize("variant", ["c-strict", "c-double", "c-fma", "c-fast"])
 def test_other_honest_float32_arithmetic_prints_the_same_text(variant, build_variant, model_path, tok512):
     done, path = build_variant(variant)
     assert done.returncode == 0, done.stderr
@@ -216,6 +275,7 @@ def test_the_manifest_runs_a_chat(manifest, program, model_path, tok512):
         "topp": 0.9,
         "seed": 0,
         "steps": 100,
+        "threads": 1,
     }
     command = []
     for word in manifest["chat"][1:]:
@@ -232,7 +292,7 @@ def test_no_arguments_print_the_usage(program):
     done = run(program)
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.startswith(b"usage: ")
-    for flag in "tpsnizmy":
+    for flag in "tpsnizjmy":
         assert f"-{flag} " in done.stderr.decode()
 
 
@@ -581,3 +641,13 @@ def test_arithmetic_is_exact(ask_unit, function, inputs, bits):
 )
 def test_activations_are_quantized_as_in_llama2c(ask_unit, values, scale, codes):
     assert ask_unit("quantize", [values]) == [scale, codes]
+
+
+# ---- Kernels
+
+
+def test_kernels_agree_with_plain_sums(kernel_check):
+    assert kernel_check.paths[-2:] == ["portable", "strict"]
+    for path in kernel_check.paths:
+        done = run(kernel_check.program, path)
+        assert (done.returncode, done.stdout) == (0, b"ok\n"), done.stdout.decode() + done.stderr.decode()
