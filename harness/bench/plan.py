@@ -17,7 +17,7 @@ _RUN_S = 60.0  # that the tokens of one run may take, by a guess made before any
 # What a slow program reaches: strictly sequential arithmetic out of memory, and a disk.
 _MEMORY_BYTES_PER_S, _DISK_BYTES_PER_S = 5e9, 1e9
 _LEAST_MORE = 64  # tokens between the short and the long run that a budget leaves at least,
-_LEAST_MORE_S = 1.0  # or as many as take this long: enough to outweigh what start-up varies
+_LEAST_MORE_S = 1.0  # or as many as take this long, and as long as the short run: what start-up varies is little then
 _LEAST_ROUNDS = 5  # that a budget is to have room for before runs are made no shorter
 
 
@@ -87,8 +87,8 @@ def shortened(n: Lengths, costs: Sequence[Cost], rounds: int, left_s: float) -> 
     The length of contexts is what was asked for, and stays. Where not even one round fits, the long prompt is left
     out.
     """
-    quickest = min((cost.token_s for cost in costs), default=0.0)
-    least = min(_LEAST_MORE, max(1, math.ceil(_LEAST_MORE_S / quickest))) if quickest > 0 else _LEAST_MORE
+    telling = [max(_LEAST_MORE_S, cost.short_s) / cost.token_s for cost in costs if cost.token_s > 0]
+    least = min(_LEAST_MORE, math.ceil(max(telling))) if telling else _LEAST_MORE
     while min(rounds, _LEAST_ROUNDS) * round_s(costs, n) > left_s and n.n_long - n.n_short >= 2 * least:
         n = replace(
             n,

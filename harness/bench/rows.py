@@ -41,6 +41,10 @@ _CROWDED = 0.25  # processors that were wanted beyond those that there are
 # hence the factor; the least difference keeps the resolution of CPU time out of it.
 _CPU_FACTOR = 1.5
 _CPU_LEAST_S = 0.02
+# Likewise for short runs that were made slow by work: then the tokens of the long run itself come more slowly, after
+# its first byte, than the slope says. What a program does after its last token is in this too, hence the least.
+_STREAM_FACTOR = 1.5
+_STREAM_LEAST_S = 0.1
 
 
 def slopes(samples: Sequence[Sample]) -> dict[int, float]:
@@ -76,7 +80,7 @@ def summarise(
     decode = median([r.decode_s for r in rounds.values()])
     if decode.value <= 0:
         return Absent(key, "UNMEASURED", "longer runs took no longer: start-up varies more than the tokens take")
-    if reason := _idles(rounds.values(), key.threads):
+    if reason := _unbelievable(rounds.values(), key.threads):
         return Absent(key, "UNBELIEVED", reason)
     prefill = _prefill(rounds.values(), decode.value)
     load = median([_load(r.short, decode.value, prefill) for r in rounds.values()])
@@ -195,13 +199,23 @@ def _load(short: Sample, decode_s: float, prefill: Estimate | None) -> float:
     return short.wall_s - short.n_generated * decode_s - prompt_s
 
 
-def _idles(rounds: Iterable[Round], threads: int) -> str:
+def _unbelievable(rounds: Iterable[Round], threads: int) -> str:
+    """Say how the runs contradict the slope between them, or nothing."""
     found = list(rounds)
     wall = statistics.median(r.decode_s for r in found)
     cpu = statistics.median(r.decode_cpu_s for r in found)
     n = statistics.median(r.n_more for r in found)
     if cpu > _CPU_FACTOR * threads * wall and (cpu - threads * wall) * n > _CPU_LEAST_S:
         return f"its CPU time rises {cpu / (threads * wall):.1f} times as fast as its time allows: short runs idle"
+    # The prompt may be printed as it is read: then its positions, too, come after the first byte.
+    streams = [
+        (r.long.wall_s - r.long.first_byte_s) / (r.long.n_prompt + r.long.n_generated - 2)
+        for r in found
+        if r.long.first_byte_s is not None and r.long.n_prompt + r.long.n_generated > 2
+    ]
+    stream = statistics.median(streams) if streams else 0.0
+    if stream > _STREAM_FACTOR * wall and (stream - wall) * n > _STREAM_LEAST_S:
+        return f"the tokens of its long runs come {stream / wall:.1f} times as slowly: short runs are delayed"
     return ""
 
 

@@ -10,6 +10,7 @@ from harness.adapters.manifest import Manifest
 from harness.bench.measure import Group, measure
 from harness.bench.workload import Workload, make_synthetic
 from harness.cli.bench_verify import Verifier
+from harness.conformance.reference import Reference
 from harness.engine import Engine, generate
 from harness.model_config import ModelConfig
 from harness.models import load
@@ -23,6 +24,7 @@ class Port:
     """An honest port on a fake clock; subclasses do less work than they claim."""
 
     token_s = 0.002
+    start_s = 0.05
 
     def __init__(self, world):
         self.world = world
@@ -46,6 +48,10 @@ class Port:
     def claim(self, n, text, work_s):
         return n / work_s
 
+    def delays(self, steps):
+        """Seconds that it sleeps and that it is busy with nothing before it begins."""
+        return 0.0, 0.0
+
     def run(self, request, limits=None):
         self.n_runs += 1
         model = load(request.model, request.tokenizer)
@@ -53,14 +59,16 @@ class Port:
         out = self.tokens(model, ids, request.steps)
         text = model.tokenizer.print_text([ids[0], *out]) + b"\n"
         work_s = self.token_s * len(out)
-        self.world.spend(0.05 + work_s, work_s)
+        idle_s, busy_s = self.delays(request.steps)
+        wall_s = self.start_s + idle_s + busy_s + work_s
+        self.world.spend(wall_s, work_s + busy_s)
         return Observation(
             ("port",),
             "",
             text,
-            wall_s=0.05 + work_s,
-            first_byte_s=0.05,
-            cpu_s=work_s,
+            wall_s=wall_s,
+            first_byte_s=self.start_s + idle_s + busy_s + self.token_s * len(ids),
+            cpu_s=work_s + busy_s,
             peak_rss_bytes=1,
             reported_tps=self.claim(len(out), text, work_s),
         )
@@ -108,6 +116,26 @@ class CountsCharactersAsSteps(Port):
         return super().tokens(model, ids, steps if self.n_runs <= 2 else n + (steps - n) // 4)
 
 
+class SleepsInStartUp(Port):
+    """Begins short runs late, so that the longer one seems to take hardly longer."""
+
+    def delays(self, steps):
+        return (0.2 if self.n_runs > 2 and steps < 30 else 0.0), 0.0
+
+
+class SpinsInStartUp(Port):
+    """The same, but busy, so that its processor time gives nothing away."""
+
+    def delays(self, steps):
+        return 0.0, (0.2 if self.n_runs > 2 and steps < 30 else 0.0)
+
+
+class StartsLate(Port):
+    """Sleeps before every run: it is slow to start, and no faster for it."""
+
+    start_s = 3.0
+
+
 class ClaimsCharacters(Port):
     """Does all the work, and calls characters tokens."""
 
@@ -140,11 +168,40 @@ def test_a_liar_has_no_row_beside_an_honest_port(work, liar):
     assert [s.verdict for s in warm] == ["EXACT", "EXACT"]
 
 
+@pytest.mark.parametrize(
+    ("liar", "reason"), [(SleepsInStartUp, "short runs idle"), (SpinsInStartUp, "short runs are delayed")]
+)
+def test_short_runs_that_begin_late_are_not_believed(work, liar, reason):
+    world = World()
+    outcome = bench(work, Honest(world), liar(world))
+    assert [row.key.impl for row in outcome.rows] == ["Honest"]
+    (absent,) = outcome.absent
+    assert (absent.key.impl, absent.kind) == (liar.__name__, "UNBELIEVED")
+    assert reason in absent.reason
+    assert {s.verdict for s in outcome.samples} == {"EXACT"}  # its texts are right, all the time
+
+
+def test_sleeping_before_every_run_changes_no_speed_and_shows_as_loading(work):
+    world = World()
+    honest, late = bench(work, Honest(world), StartsLate(world)).rows
+    assert late.decode_tps == pytest.approx(honest.decode_tps)
+    assert late.load_s.value == pytest.approx(honest.load_s.value + 2.95)
+
+
 def test_claiming_characters_changes_no_speed_and_is_told(work):
     world = World()
     (row,) = bench(work, ClaimsCharacters(world)).rows
     assert row.decode_tps == pytest.approx(500)
     assert row.claim.endswith("counts characters")
+
+
+def test_texts_of_a_round_are_judged_in_one_pass(work, monkeypatch):
+    world = World()
+    passes = []
+    judge = Reference.judge
+    monkeypatch.setattr(Reference, "judge", lambda self, s, first: passes.append(len(s)) or judge(self, s, first))
+    bench(work, Honest(world), Port(world), rounds=3)
+    assert passes == [1, 2, 2, 2]  # the warm-up's prompt, then the two prompts of each round, whoever ran them
 
 
 def test_tokens_are_counted_by_the_judge_and_not_by_the_program(work):
