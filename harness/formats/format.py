@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.checkpoint import Checkpoint
 from harness.model_config import ModelConfig
@@ -54,6 +57,9 @@ class Format:
             at a time through `Streamed`.
         dtypes: what matrices may be stored as, the default first.
         refuses: config -> why a model of this kind cannot be held, or None.
+        own_logits: (path, ids) -> logits (n_tokens, vocab_size) in float64, computed by the format's own names and
+            conventions and sharing no table with `read` and `write`: what shows a reader and a writer that are wrong
+            alike. None where the tensors lie as they do here.
         read_tokenizer: path -> the tokenizer that lies in it, None where there is none.
     """
 
@@ -65,5 +71,6 @@ class Format:
     write: Callable[[Checkpoint, Path, WriteOptions], None] | None = None
     dtypes: tuple[str, ...] = ("float32",)
     refuses: Callable[[ModelConfig], str | None] = _holds_all
+    own_logits: Callable[[Path, Sequence[int]], NDArray[np.float64]] | None = None
     read_tokenizer: Callable[[Path], Tokenizer | None] | None = None
     is_directory: bool = False
