@@ -1,8 +1,9 @@
 """The two orders in which files keep the rows of wq and wk, and the exact way from one to the other.
 
-Rotation turns pairs of a head's values. Here, in llama2.c, in Meta's files and in GGUF's `llama`, the values of a pair
-are neighbours (2j, 2j + 1); in Hugging Face's files, and in GGUF's other architectures, they are half the rotated part
-apart (j, j + r/2). So rows are renumbered, within each head; columns, and values that are not rotated, stay.
+Rotation turns pairs of a head's values. Here, in llama2.c, in Meta's files and in GGUF's `llama`, the values of a
+pair are neighbours (2j, 2j + 1); in Hugging Face's files, and in GGUF's other architectures, they are half the
+rotated part apart (j, j + r/2). So rows are renumbered, within each head; columns, and values that are not rotated,
+stay.
 """
 
 from __future__ import annotations

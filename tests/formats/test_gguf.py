@@ -1,0 +1,359 @@
+"""gguf: a header worked by hand, round trips of every architecture, the gguf package's view, headers that lie."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import gguf as oracle
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from harness import checkpoint
+from harness.checkpoint import Checkpoint, expected_shapes
+from harness.errors import CheckpointError
+from harness.formats import gguf, gguf_file, gguf_types
+from harness.formats.format import WriteOptions
+from harness.model_config import PHI_2, Block, ModelConfig, RopeScaling
+from tests.derived_models import published
+from tests.strategies import checkpoints
+
+LLAMA3 = RopeScaling("llama3", 8.0, 1.0, 4.0, 8192)
+CONFIGS = {
+    "llama": ModelConfig(12, 20, 2, 6, 2, 9, 16),
+    "untied": ModelConfig(12, 20, 2, 6, 2, 9, 16, is_tied=False, norm_eps=1e-6, rope_theta=1e6),
+    "llama-3.1": ModelConfig(12, 20, 1, 3, 1, 9, 16, rope_theta=500000.0, rope_scaling=LLAMA3, head_size=128),
+    "linear": ModelConfig(12, 20, 1, 3, 1, 9, 16, rope_scaling=RopeScaling("linear", 4.0)),
+    "mistral": ModelConfig(12, 20, 2, 6, 2, 9, 16, block=Block(window=5)),
+    "qwen2": ModelConfig(12, 20, 2, 6, 2, 9, 16, block=Block(qkv_bias=True)),
+    "qwen3": ModelConfig(12, 20, 2, 3, 1, 9, 16, head_size=8, block=Block(qk_norm=True)),
+    "phi2": ModelConfig(24, 20, 2, 3, 3, 9, 16, is_tied=False, block=replace(PHI_2, rotary_dim=4)),
+}
+
+
+def random_checkpoint(config: ModelConfig) -> Checkpoint:
+    random = np.random.default_rng(3)
+    shapes = expected_shapes(config)
+    return Checkpoint(
+        config, {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    )
+
+
+def assert_same(actual: Checkpoint, expected: Checkpoint) -> None:
+    assert actual.config == expected.config
+    assert list(actual.tensors) == list(expected.tensors)
+    for name, tensor in expected.tensors.items():
+        assert actual.tensors[name].dtype == np.float32
+        np.testing.assert_array_equal(actual.tensors[name], tensor, err_msg=name)
+
+
+def written(tmp_path: Path, config: ModelConfig = CONFIGS["llama"], **options: object) -> Path:
+    path = tmp_path / "model.gguf"
+    gguf.write(random_checkpoint(config), path, WriteOptions(**options))  # type: ignore[arg-type]
+    return path
+
+
+# ---- worked by hand
+
+
+def test_a_file_of_two_keys_and_one_tensor(tmp_path):
+    path = tmp_path / "small.gguf"
+    gguf_file.write(
+        path, {"a": "hé", "b": [1, 2] and np.array([1, -2], "<i2")}, [("t", (2, 3), gguf_types.F32)],
+        lambda name: [np.arange(6, dtype="<f4")],
+    )  # fmt: skip
+    head = b"GGUF" + struct.pack("<IQQ", 3, 1, 2)
+    head += struct.pack("<Q1sIQ3s", 1, b"a", 8, 3, "hé".encode())
+    head += struct.pack("<Q1sIIQ2h", 1, b"b", 9, 3, 2, 1, -2)
+    head += struct.pack("<Q1sIQQIQ", 1, b"t", 2, 3, 2, 0, 0)  # sizes innermost first, type F32, offset 0
+    head += bytes(-len(head) % 32)
+    data = struct.pack("<6f", *range(6)) + bytes(8)
+    assert path.read_bytes() == head + data
+    read = gguf_file.read(path)
+    assert read.metadata["a"] == "hé"
+    assert read.entries["t"].shape == (2, 3)
+    assert read.entries["t"].offset == len(head)
+
+
+def test_qwen2_keeps_rotated_pairs_half_a_head_apart(tmp_path):
+    config = ModelConfig(4, 4, 1, 1, 1, 2, 8, block=Block(qkv_bias=True))
+    made = random_checkpoint(config)
+    made.tensors["layers.0.wq_bias"][:] = [0, 10, 1, 11]  # pairs (0, 10) and (1, 11)
+    gguf.write(made, tmp_path / "q.gguf", WriteOptions())
+    file = gguf_file.read(tmp_path / "q.gguf")
+    assert file.raw("blk.0.attn_q.bias").view("<f4").tolist() == [0, 1, 10, 11]
+
+
+# ---- round trips
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_architecture_is_read_back_as_it_was(tmp_path, name):
+    assert_same(gguf.read(written(tmp_path, CONFIGS[name])), random_checkpoint(CONFIGS[name]))
+
+
+@given(made=checkpoints())
+@settings(max_examples=50)
+def test_random_checkpoints_are_read_back_as_they_were(tmp_path_factory, made):
+    path = tmp_path_factory.mktemp("gguf") / "model.gguf"
+    gguf.write(made, path, WriteOptions())
+    assert_same(gguf.read(path), made)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "q8_0", "q4_0"])
+def test_matrices_are_stored_in_the_type_asked_for_and_vectors_are_not(tmp_path, dtype):
+    config = ModelConfig(64, 96, 2, 4, 2, 33, 16)
+    made = random_checkpoint(config)
+    read = gguf.read(written(tmp_path, config, dtype=dtype))
+    encoding = next(one for one in gguf_types.BY_CODE.values() if one.word == dtype)
+    for name, tensor in made.tensors.items():
+        stored = read.tensors.source(name).dtype  # type: ignore[attr-defined]
+        assert stored == (dtype if tensor.ndim == 2 else "float32"), name
+        bound = gguf_types.error_bound(tensor, encoding) if tensor.ndim == 2 else 0
+        assert (np.abs(read.tensors[name].astype(np.float64) - tensor) <= bound).all(), name
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "q8_0", "q4_0"])
+def test_a_narrow_file_is_written_again_as_it_is(tmp_path, dtype):
+    path = written(tmp_path, ModelConfig(64, 96, 2, 4, 2, 33, 16, block=Block(qkv_bias=True)), dtype=dtype)
+    again = tmp_path / "again.gguf"
+    gguf.write(gguf.read(path), again, WriteOptions())
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_phi2_with_q_k_and_v_in_one_tensor_is_read(tmp_path):
+    config = CONFIGS["phi2"]
+    path = written(tmp_path, config)
+    file = gguf_file.read(path)
+    entries, parts = [], {}
+    for name, entry in file.entries.items():
+        if any(part in name for part in ("attn_k.", "attn_v.")):
+            continue
+        fused = name.replace("attn_q.", "attn_qkv.")
+        pieces = (
+            [name, name.replace("attn_q.", "attn_k."), name.replace("attn_q.", "attn_v.")]
+            if fused != name
+            else [name]
+        )
+        n_rows = sum(file.entries[piece].shape[0] for piece in pieces)
+        entries.append((fused, (n_rows, *entry.shape[1:]), entry.encoding))
+        parts[fused] = [file.raw(piece) for piece in pieces]
+    joined = tmp_path / "fused.gguf"
+    gguf_file.write(joined, file.metadata, entries, parts.__getitem__)
+    assert_same(gguf.read(joined), random_checkpoint(config))
+
+
+def test_llama_3_scaling_is_recognised_without_our_own_keys(tmp_path):
+    config = CONFIGS["llama-3.1"]
+    file = gguf_file.read(written(tmp_path, config))
+    metadata = {key: value for key, value in file.metadata.items() if ".llama3." not in key}
+    entries = [(name, entry.shape, entry.encoding) for name, entry in file.entries.items()]
+    gguf_file.write(tmp_path / "foreign.gguf", metadata, entries, lambda name: [file.raw(name)])
+    assert gguf.read(tmp_path / "foreign.gguf").config == config
+
+
+# ---- as others see it
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_gguf_package_reads_the_same(tmp_path, name):
+    path = written(tmp_path, CONFIGS[name])
+    theirs, ours = oracle.GGUFReader(path), gguf_file.read(path)
+    assert [tensor.name for tensor in theirs.tensors] == list(ours.entries)
+    for tensor in theirs.tensors:
+        entry = ours.entries[tensor.name]
+        assert tuple(tensor.shape)[::-1] == entry.shape
+        assert (int(tensor.tensor_type), int(tensor.data_offset)) == (entry.encoding.code, entry.offset)
+    for key, value in ours.metadata.items():
+        assert theirs.fields[key].contents() == (value.tolist() if isinstance(value, np.ndarray) else value), key
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_tensor_names_are_those_of_the_gguf_package(tmp_path, name):
+    file = gguf_file.read(written(tmp_path, CONFIGS[name]))
+    architecture = next(
+        key for key, value in oracle.MODEL_ARCH_NAMES.items() if value == file.metadata["general.architecture"]
+    )
+    known = {
+        oracle.TENSOR_NAMES[tensor].format(bid=layer)
+        for tensor in oracle.MODEL_TENSORS[architecture]
+        for layer in range(2)
+    }
+    assert {stored.rsplit(".", 1)[0] for stored in file.entries} <= known
+
+
+def test_what_the_gguf_package_writes_is_read(tmp_path):
+    stories = checkpoint.read(published("stories260K.bin"))
+    path = tmp_path / "theirs.gguf"
+    writer = oracle.GGUFWriter(path, "llama")
+    config = stories.config
+    writer.add_context_length(config.seq_len)
+    writer.add_embedding_length(config.dim)
+    writer.add_block_count(config.n_layers)
+    writer.add_feed_forward_length(config.hidden_dim)
+    writer.add_head_count(config.n_heads)
+    writer.add_head_count_kv(config.n_kv_heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_token_list(["<unk>", b"\xff", "é"])
+    mapping = oracle.get_tensor_name_map(oracle.MODEL_ARCH.LLAMA, config.n_layers)
+    for name, tensor in stories.tensors.items():
+        meta = META.get(name.rsplit(".", 1)[-1])
+        stem = name.replace(name.rsplit(".", 1)[-1], meta)
+        writer.add_tensor(mapping.get_name(stem) + ".weight", np.asarray(tensor))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    read = gguf.read(path)
+    assert_same(read, stories)
+    assert gguf_file.read(path).metadata["tokenizer.ggml.tokens"] == ["<unk>", "\udcff", "é"]
+
+
+# Meta's names, which the gguf package translates.
+META = {
+    "tok_embedding": "tok_embeddings",
+    "attn_norm": "attention_norm",
+    "wq": "attention.wq",
+    "wk": "attention.wk",
+    "wv": "attention.wv",
+    "wo": "attention.wo",
+    "ffn_norm": "ffn_norm",
+    "w_gate": "feed_forward.w1",
+    "w_up": "feed_forward.w3",
+    "w_down": "feed_forward.w2",
+    "final_norm": "norm",
+}
+
+
+# ---- refused
+
+
+def test_rows_that_are_no_whole_blocks_are_refused_by_name(tmp_path):
+    with pytest.raises(CheckpointError) as caught:
+        written(tmp_path, dtype="q8_0")
+    assert "tok_embedding" in caught.value.what
+    assert caught.value.actual == 12
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig(12, 20, 1, 3, 1, 9, 16, block=Block(is_gated=False)),
+        ModelConfig(12, 20, 1, 3, 1, 9, 16, block=Block(rotary_dim=2)),
+        ModelConfig(12, 20, 1, 3, 1, 9, 16, is_tied=True, block=PHI_2),
+        ModelConfig(12, 20, 1, 3, 1, 9, 16, rope_scaling=LLAMA3, block=Block(qkv_bias=True)),
+    ],
+)
+def test_blocks_that_llama_cpp_does_not_have_are_refused(tmp_path, config):
+    assert gguf.FORMAT.refuses(config)
+    with pytest.raises(CheckpointError, match="cannot hold"):
+        written(tmp_path, config)
+
+
+def test_other_architectures_are_refused_by_name(tmp_path):
+    path = written(tmp_path)
+    path.write_bytes(path.read_bytes().replace(struct.pack("<Q5s", 5, b"llama"), struct.pack("<Q5s", 5, b"mamba"), 1))
+    with pytest.raises(CheckpointError) as caught:
+        gguf.read(path)
+    assert caught.value.actual == "'mamba'"
+
+
+# ---- hostile
+
+
+def test_every_truncation_is_refused(tmp_path):
+    path = written(tmp_path, ModelConfig(2, 2, 1, 1, 1, 2, 2))
+    content = path.read_bytes()
+    end = gguf_file.read(path)
+    last = max(entry.offset + entry.n_bytes for entry in end.entries.values())
+    for length in range(last):
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError):
+            gguf.read(path)
+
+
+def edited(tmp_path: Path, old: bytes, new: bytes) -> Path:
+    path = written(tmp_path)
+    content = path.read_bytes()
+    assert content.count(old) >= 1
+    assert len(old) == len(new)
+    path.write_bytes(content.replace(old, new, 1))
+    return path
+
+
+def sized(name: bytes, *rest: int) -> bytes:
+    return struct.pack("<Q", len(name)) + name + struct.pack(f"<I{len(rest) - 1}Q", *rest)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (b"GGUF\3\0\0\0", b"GGUF\1\0\0\0", "version"),
+        (b"GGUF\3\0\0\0", b"GGUF\0\0\0\3", "big-endian"),
+        (struct.pack("<IQ", 3, 20), struct.pack("<IQ", 3, 1 << 60), "room for so many tensors"),
+        (struct.pack("<QQ", 20, 15), struct.pack("<QQ", 20, 1 << 60), "room for so many keys"),
+        (b"\x14\0\0\0\0\0\0\0general.archit", b"\x14\0\0\0\0\0\0\x40general.archit", "too long"),
+        (b"general.architecture\x08", b"general.architecture\x0d", "unknown type"),
+        (struct.pack("<Q5s", 5, b"llama"), struct.pack("<Q5s", 1 << 50, b"llama"), "cut short"),
+        (b"llama.block_count\x04\0\0\0\2", b"llama.block_count\x04\0\0\0\3", "missing"),
+        (b"block_count\x04\0\0\0\2\0\0\0", b"block_count\x04\0\0\0\xff\xff\xff\xff", "out of range"),
+        (b"context_length\x04\0\0\0\x10\0\0\0", b"context_length\x04\0\0\0\0\0\0\x10", "out of range"),
+        (b"head_count\x04\0\0\0\6", b"head_count\x04\0\0\0\5", "contradicts"),
+        (b"llama.embedding_length", b"llama.embedding_lengtX", "is missing"),
+        (sized(b"token_embd.weight", 2, 12, 9), sized(b"token_embd.weight", 5, 12, 9), "rank"),
+        (sized(b"token_embd.weight", 2, 12, 9), sized(b"token_embd.weight", 2, 12, 1 << 62), "sizes"),
+        (sized(b"token_embd.weight", 2, 12, 9), sized(b"token_embd.weight", 2, 0, 9), "sizes"),
+        (sized(b"token_embd.weight", 2, 12, 9), sized(b"token_embd.weight", 2, 12, 1 << 40), "cut short"),
+        (sized(b"token_embd.weight", 2, 12, 9), sized(b"token_embd.weight", 2, 12, 40), "overlap"),
+        (sized(b"token_embd.weight", 2, 12, 9), sized(b"token_embd.weight", 2, 9, 12), "wrong shape"),
+        (sized(b"blk.0.ffn_norm.weight", 1, 12), sized(b"blk.1.ffn_norm.weight", 1, 12), "twice"),
+        (sized(b"blk.0.ffn_norm.weight", 1, 12), sized(b"blk.0.ffn_mean.weight", 1, 12), "missing"),
+    ],
+)  # fmt: skip
+def test_a_header_that_lies_is_one_clear_error(tmp_path, old, new, words):
+    path = edited(tmp_path, old, new)
+    with pytest.raises(CheckpointError, match=words):
+        gguf.read(path)
+
+
+@pytest.mark.parametrize(("kind", "words"), [(99, "of a type that is not read"), (8, "whole blocks")])
+def test_tensors_of_other_types_are_refused(tmp_path, kind, words):
+    head = sized(b"output_norm.weight", 1, 12)
+    path = edited(tmp_path, head + struct.pack("<I", 0), head + struct.pack("<I", kind))
+    with pytest.raises(CheckpointError, match=words):
+        gguf.read(path)
+
+
+def test_offsets_must_be_aligned(tmp_path):
+    path = written(tmp_path)
+    entry = gguf_file.read(path).entries["output_norm.weight"]
+    data = min(one.offset for one in gguf_file.read(path).entries.values())
+    head = sized(b"output_norm.weight", 1, 12) + struct.pack("<I", 0)
+    content = path.read_bytes()
+    old, new = (head + struct.pack("<Q", entry.offset - data + shift) for shift in (0, 4))
+    path.write_bytes(content.replace(old, new))
+    with pytest.raises(CheckpointError, match="not aligned"):
+        gguf.read(path)
+
+
+def test_arrays_nested_without_end_are_refused(tmp_path):
+    path = tmp_path / "deep.gguf"
+    path.write_bytes(
+        b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q1sI", 1, b"a", 9) + struct.pack("<IQ", 9, 1) * 100_000
+    )
+    with pytest.raises(CheckpointError, match="nested too deeply"):
+        gguf_file.read(path)
+
+
+def test_other_factors_than_llama_3s_are_refused(tmp_path):
+    config = CONFIGS["llama-3.1"]
+    path = written(tmp_path, config)
+    entry = gguf_file.read(path).entries["rope_freqs.weight"]
+    content = bytearray(path.read_bytes())
+    content[entry.offset : entry.offset + 4] = struct.pack("<f", 3.0)
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="Llama 3's scaling"):
+        gguf.read(path)
