@@ -6,8 +6,8 @@ import dataclasses
 import json
 import secrets
 import signal
-import statistics
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,22 +19,24 @@ from rich.table import Table
 
 import harness
 from harness.adapters.implementation import ProcessImplementation
-from harness.bench import compare, roofline, table, workload
+from harness.bench import compare, roofline, workload
 from harness.bench.calibrate import calibrate
-from harness.bench.machine import Machine, machine, memory_bytes
+from harness.bench.machine import machine, memory_bytes
 from harness.bench.measure import Group, Outcome, Progress, measure
 from harness.bench.rows import slopes
-from harness.bench.stats import Comparison, Result
+from harness.bench.stats import Result
 from harness.bench.workload import PRECISIONS, Workload, shape_of
-from harness.benchfile import Absent, BenchFile, BenchWriter, Header, Key, ModelFacts, Row, grouped, plain, read
-from harness.cli.bench_self import of_the_engine, share_text
+from harness.benchfile import Absent, BenchFile, BenchWriter, Header, Key, ModelFacts, grouped, read
+from harness.cli.bench_self import of_the_engine
 from harness.cli.bench_verify import Verifier, build_hash
 from harness.cli.options import words
-from harness.cli.output import check_targets, emit, is_stdout, tell
+from harness.cli.output import check_targets, emit, emit_all, is_stdout, tell, terminal_size
+from harness.cli.speeds import load_speeds
 from harness.conformance.check import implementations
 from harness.conformance.verify import files_for
 from harness.errors import ImplementationError, InputError, MissingDependency
 from harness.models import cache_dir
+from harness.report import csv, document, html, markdown, terminal
 from harness.results import Kind, kind_of_failure
 
 __all__ = ["command", "console_for_stdout", "print_changes", "share_of"]
@@ -76,8 +78,12 @@ def command(
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON; - is stdout.")] = None,
     markdown_file: Annotated[
-        Path | None, typer.Option("--markdown", help="Write the table as markdown; - is stdout.")
+        Path | None, typer.Option("--markdown", help="Write the tables as markdown; - is stdout.")
     ] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", help="Write one self-contained page with plots.")
+    ] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a line for each row.")] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Run file, written as results arrive.", show_default="one in the cache"),
@@ -104,7 +110,7 @@ def command(
         raise InputError("no model is selected", where="--models", hint=f"there are {', '.join(workload.SHAPES)}")
     for name in names:
         shape_of(name)
-    check_targets(json_file, markdown_file)
+    check_targets(json_file, markdown_file, html_file, csv_file)
     if is_self:
         return of_the_engine(names, rounds, json_file)
     slack = share_of(tolerance)
@@ -153,7 +159,19 @@ def command(
             run.finish()
     if is_calibration:
         return _calibrated(outcome, slack, json_file)
-    return _report(outcome, path, json_file, markdown_file, old, slack, other_builds)
+    speeds = load_speeds([path])
+    documents = [
+        (json_file, lambda: document.render(speeds=speeds)),
+        (markdown_file, lambda: markdown.render_speeds(speeds)),
+        (html_file, lambda: html.render(speeds=speeds)),
+        (csv_file, lambda: csv.render_rows(speeds)),
+    ]
+    is_printed = any(target is not None and is_stdout(target) for target, _ in documents)
+    if not is_printed:
+        width, color = terminal_size()
+        emit(terminal.render_speeds(speeds, width=width if sys.stdout.isatty() else _WIDTH, color=color))
+    emit_all(documents)
+    return _concluded(outcome, path, old, slack, other_builds, Console(stderr=True) if is_printed else None)
 
 
 def share_of(text: str) -> float:
@@ -293,35 +311,14 @@ def _told(progress: Progress) -> str:
 # ---- what is told ------------------------------------------------------------------------------------------------
 
 
-def _report(
-    outcome: Outcome,
-    path: Path,
-    json_file: Path | None,
-    markdown_file: Path | None,
-    old: BenchFile | None,
-    tolerance: float,
-    other_builds: bool,
+def _concluded(
+    outcome: Outcome, path: Path, old: BenchFile | None, tolerance: float, other_builds: bool, console: Console | None
 ) -> int:
-    laid_out = table.layout(outcome.rows, outcome.absent)
-    if json_file:
-        facts = {
-            "machine": dataclasses.asdict(machine()),
-            "complete": not outcome.interrupted,
-            "rows": [plain(row) for row in outcome.rows],
-            "absent": [plain(one) for one in outcome.absent],
-        }
-        emit(json.dumps(facts, indent=1) + "\n", json_file)
-    if markdown_file:
-        emit(table.markdown(laid_out), markdown_file)
-    is_printed = any(target is not None and is_stdout(target) for target in (json_file, markdown_file))
-    console = console_for_stdout()
-    if not is_printed:
-        _print(console, laid_out, outcome, machine())
+    """Compare with the baseline, say where the samples are, and return the exit status."""
     failed = not outcome.rows or any(one.kind not in ("SKIPPED", "UNSUPPORTED") for one in outcome.absent)
     if old is not None:
-        new = read(path)
-        changes = compare.changes(old, new, tolerance=tolerance, other_builds=other_builds)
-        print_changes(Console(stderr=True) if is_printed else console, changes)
+        changes = compare.changes(old, read(path), tolerance=tolerance, other_builds=other_builds)
+        print_changes(console or console_for_stdout(), changes)
         failed |= any(
             c.comparison is None or c.comparison.result is Result.SLOWER for c in changes if c.what != "new"
         )
@@ -356,95 +353,6 @@ def _calibrated(outcome: Outcome, tolerance: float, json_file: Path | None) -> i
 def console_for_stdout() -> Console:
     """Make the console that results are printed on."""
     return Console(width=None if Console().is_terminal else _WIDTH, markup=False, highlight=False)
-
-
-def _print(console: Console, laid_out: table.Table, outcome: Outcome, where: Machine) -> None:
-    shown = Table(title="Tokens per second, one at a time")
-    for n, heading in enumerate(laid_out.heading):
-        shown.add_column(heading, justify="right" if 0 < n < len(laid_out.heading) - 1 else "left")
-    for line in laid_out.lines:
-        shown.add_row(*line)
-    console.print(shown)
-    if outcome.rows:
-        console.print(_details(outcome))
-    for aside in _asides(outcome):
-        console.print(aside)
-    how = {limit.how for limit in outcome.limits}
-    probe = "numpy in one thread, for want of a compiler" if "numpy" in how else "a C program, in the same rounds"
-    console.print(
-        "Medians of interleaved rounds, with the interval that the order of the samples gives. Decode: the slope"
-        " between two run lengths, start-up and loading left out. Prefill: between two prompt lengths, in tok/s."
-        " First: to the first byte of a short prompt. Claims: its own tok/s. Read, product: its share of"
-        " what this machine reads, or multiplies with a vector, at the model's size with these threads, measured by"
-        f" {probe}.",
-        style="dim",
-    )
-    console.print(str(where), style="dim")
-
-
-def _asides(outcome: Outcome) -> Iterator[str]:
-    """What stands beneath the tables: ratios within the run, speed against context, the harness's own share."""
-    for row in outcome.rows:
-        who = f"{row.key.model} {row.key.precision} {row.key.threads}t {row.key.impl}"
-        for what, found in (("int8 to fp32", row.to_fp32), (f"{row.key.threads} threads to one", row.scaling)):
-            if found is not None:
-                yield f"{who}: {what} {found.ratio:.2f} ({found.low:.2f} to {found.high:.2f}, {found.confidence:.0%})"
-        if row.contexts:
-            speeds = [f"{at.begin}–{at.end}: {table.number(1 / at.decode_s.value)}" for at in row.contexts]
-            yield f"{who}: tok/s by position {', '.join(speeds)}"
-    shares = [(row.harness_share, row.key) for row in outcome.rows if row.harness_share is not None]
-    if shares:
-        most, key = max(shares)
-        told = (
-            f"The harness itself worked for at most {most:.2%} of the time that a speed rests on"
-            f" ({key.model} {key.precision} {key.impl})"
-        )
-        if added := [limit.spawn_s for limit in outcome.limits if limit.spawn_s is not None]:
-            ms = statistics.median(added) * 1e3
-            told += f"; starting and ending a program adds {ms:.1f} ms to its run, which slopes cancel"
-        yield f"{told}."
-
-
-def _details(outcome: Outcome) -> Table:
-    shown = Table(title=f"In detail, up to {max(row.rounds for row in outcome.rows)} rounds")
-    for n, heading in enumerate(
-        (
-            *("model", "program", "tok/s", "interval", "prefill", "load ms", "first ms"),
-            *("MB", "read", "product", "claims", "to the first"),
-        )
-    ):
-        shown.add_column(heading, justify="left" if n < 2 else "right", no_wrap=n < 2)
-    first: dict[tuple[str, str, int], Key] = {}
-    for row in outcome.rows:
-        key = row.key
-        base = first.setdefault((key.model, key.precision, key.threads), key)
-        ratio = compare.against(outcome.samples, base).get(key)
-        shown.add_row(
-            f"{key.model} {key.precision} {key.threads}t",
-            key.impl,
-            table.number(row.decode_tps),
-            _interval(row),
-            "" if row.prefill_s is None else table.number(1 / row.prefill_s.value),
-            f"{row.load_s.value * 1e3:,.0f}",
-            "" if row.first_byte_s is None else f"{row.first_byte_s.value * 1e3:,.1f}",
-            f"{row.peak_rss_bytes / 1e6:,.0f}",
-            "" if row.share is None else share_text(row.share.value),
-            "" if row.product_share is None else share_text(row.product_share.value),
-            "" if row.reported_tps is None else table.number(row.reported_tps) + (" !" if row.claim else ""),
-            "" if ratio is None else _ratio(ratio),
-        )
-    return shown
-
-
-def _ratio(found: Comparison) -> str:
-    known = found.result in (Result.FASTER, Result.SLOWER)
-    return f"{found.ratio:.2f} {found.result if known else '?'}"
-
-
-def _interval(row: Row) -> str:
-    slow, fast = row.decode_s.high, row.decode_s.low
-    ends = f"{table.number(1 / slow)}–{table.number(1 / fast) if fast > 0 else '?'}"
-    return f"{ends} ({row.decode_s.confidence:.0%})"
 
 
 def print_changes(console: Console, changes: Sequence[compare.Change]) -> None:

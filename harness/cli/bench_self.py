@@ -13,8 +13,9 @@ from harness.bench import reference_speed
 from harness.bench.machine import machine
 from harness.bench.reference_speed import Speed
 from harness.cli.output import emit, is_stdout
+from harness.report.tables import share
 
-__all__ = ["of_the_engine", "share_text"]
+__all__ = ["of_the_engine"]
 
 
 def of_the_engine(names: list[str], rounds: int, json_file: Path | None) -> int:
@@ -53,14 +54,9 @@ def _table_of_the_engine(rows: list[Speed]) -> Table:
             row.dtype,
             f"{row.verify_tps:,.0f}",
             f"{row.peak_flops / 1e9:,.1f}",
-            share_text(row.verify_share),
+            share(row.verify_share),
             f"{row.decode_tps:,.0f}",
             f"{row.bound_tps:,.0f}",
-            share_text(row.decode_share),
+            share(row.decode_share),
         )
     return table
-
-
-def share_text(share: float) -> str:
-    """A share of a limit; above the limit is impossible, so it is marked."""
-    return f"{share:.0%}" if share <= 1 else f"{share:.0%} !"

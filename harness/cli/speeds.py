@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness import benchfile
 from harness.bench import compare
-from harness.bench.rows import summarise
+from harness.bench.rows import summarise, with_ratios
 from harness.benchfile import BenchFile, Key, Row, grouped
 from harness.report.speeds import Ratio, Speeds, gather
 
@@ -34,16 +34,18 @@ def _with_rows(file: BenchFile) -> BenchFile:
             continue
         facts = file.header.models[f"{key.model} {key.precision}"]
         own = (key.model, key.precision, key.threads)
+        limits = [limit for limit in file.limits if (limit.model, limit.precision, limit.threads) == own]
         found = summarise(
             key,
             samples,
-            [limit for limit in file.limits if (limit.model, limit.precision, limit.threads) == own],
+            limits,
             is_synthetic=facts.is_synthetic,
             token_bytes=facts.token_bytes,
             n_cpus=int(file.header.machine.get("n_cpus", 1)),
+            in_memory=all(limit.disk_bytes_per_s is None for limit in limits),
         )
         if isinstance(found, Row):
-            rows.append(found)
+            rows.append(with_ratios(found, rows, file.samples))
         else:
             absent.append(found)
     return replace(file, rows=tuple(rows), absent=tuple(absent))

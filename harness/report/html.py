@@ -105,6 +105,7 @@ def _part(section: Section) -> dict[str, Any]:
         "shares": plots.shares(section),
         "contexts": plots.by_context(section),
         "has_one_stretch": not any(row.contexts for row in section.rows),
+        "asides": tables.asides(section),
         "details": tables.details(section),
         "models": tables.models(section),
         "builds": tables.builds(section),

@@ -6,7 +6,7 @@ import re
 
 from harness.report.speeds import Section, Speeds
 from harness.report.summary import Summary, describe, visible
-from harness.report.tables import README, Style, Table, details, scaling, speeds, verdicts
+from harness.report.tables import README, Style, Table, asides, details, scaling, speeds, verdicts
 
 __all__ = ["block", "render", "render_speeds", "table"]
 
@@ -48,6 +48,8 @@ def render_speeds(found: Speeds) -> str:
             lines += ["#### Threads", "", table(scaling([section]))]
         detailed = details(section)
         lines += ["#### In detail", "", table(detailed)]
+        if beneath := asides(section):
+            lines += [*(f"- {_text(aside)}" for aside in beneath), ""]
         lines += [f"- {_text(column.heading)}: {_text(column.what)}" for column in detailed.columns if column.what]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"

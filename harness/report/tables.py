@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,6 +19,7 @@ __all__ = [
     "Column",
     "Style",
     "Table",
+    "asides",
     "builds",
     "details",
     "models",
@@ -79,6 +81,11 @@ def number(value: float) -> str:
     if value >= 9.995:
         return f"{value:.1f}"
     return f"{value:.2f}" if value >= 0.995 else f"{value:.3g}"
+
+
+def speed(seconds: float) -> str:
+    """Write the speed at so many seconds a token; "?" where noise has left no time for it."""
+    return number(1 / seconds) if seconds > 0 else "?"
 
 
 def share(value: float) -> str:
@@ -192,7 +199,7 @@ def _facts(row: Row, section: Section) -> tuple[Cell, ...]:
     return (
         Cell(number(row.decode_tps), row.decode_tps, "warn" if row.is_busy else ""),
         Cell(interval(row.decode_s), row.decode_tps),
-        _of(row.prefill_s, lambda s: number(1 / s), lambda s: 1 / s),
+        _of(row.prefill_s, speed, lambda s: 1 / s),
         _of(row.load_s, lambda s: f"{s * 1e3:,.0f}"),
         _of(row.first_byte_s, lambda s: f"{s * 1e3:,.1f}"),
         Cell(f"{row.peak_rss_bytes / 1e6:,.0f}", row.peak_rss_bytes),
@@ -234,8 +241,7 @@ def _compared(found: Comparison | None, to: str = "") -> Cell:
 
 def interval(decode_s: Estimate) -> str:
     """Write the interval of a decode speed, from the seconds of a token."""
-    ends = f"{number(1 / decode_s.high)}–{number(1 / decode_s.low) if decode_s.low > 0 else '?'}"
-    return f"{ends} ({decode_s.confidence:.0%})"
+    return f"{speed(decode_s.high)}–{speed(decode_s.low)} ({decode_s.confidence:.0%})"
 
 
 # ---- how speed grows with threads --------------------------------------------------------------------------------
@@ -303,6 +309,35 @@ def _difference(value: float, n_decimals: int) -> str:
         return "+?"
     text = f"{abs(value):,.{n_decimals}f}"
     return f"{'+' if value > 0 else '−'}{text}" if round(value, n_decimals) else "0"
+
+
+# ---- what stands beneath the tables ------------------------------------------------------------------------------
+
+
+def asides(section: Section) -> list[str]:
+    """Say what has no place in a table: intervals of ratios, speed by position, the harness's own share."""
+    found = []
+    for row in section.rows:
+        who = f"{row.key.model} {row.key.precision} {row.key.threads}t {row.key.impl}"
+        for what, ratio in (("int8 to fp32", row.to_fp32), (f"{row.key.threads} threads to one", row.scaling)):
+            if ratio is not None:
+                ends = f"{ratio.low:.2f} to {ratio.high:.2f}, {ratio.confidence:.0%}"
+                found.append(f"{who}: {what} {ratio.ratio:.2f} ({ends})")
+        if row.contexts:
+            speeds = [f"{at.begin}–{at.end}: {speed(at.decode_s.value)}" for at in row.contexts]
+            found.append(f"{who}: tok/s by position {', '.join(speeds)}")
+    shares = [(row.harness_share, row.key) for row in section.rows if row.harness_share is not None]
+    if shares:
+        most, key = max(shares)
+        told = (
+            f"The harness itself worked for at most {most:.2%} of the time that a speed rests on"
+            f" ({key.model} {key.precision} {key.impl})"
+        )
+        if added := [limit.spawn_s for limit in section.limits if limit.spawn_s is not None]:
+            ms = statistics.median(added) * 1e3
+            told += f"; starting and ending a program adds {ms:.1f} ms to its run, which slopes cancel"
+        found.append(f"{told}.")
+    return found
 
 
 # ---- what was run ------------------------------------------------------------------------------------------------

@@ -84,6 +84,8 @@ def render_speeds(speeds: Speeds, *, width: int = 118, color: bool = False) -> s
             rounds = max(row.rounds for row in section.rows)
             for part in _fitting(tables.details(section), console, n_names=2):
                 console.print(_speed_table(part, f"In detail, up to {rounds} rounds"))
+        for aside in tables.asides(section):
+            console.print(Text(visible(aside)))
         probes = {limit.how for limit in section.limits}
         probe = (
             "numpy in one thread, for want of a compiler" if "numpy" in probes else "a C program in the same rounds"

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from harness import benchfile
-from harness.bench import compare, table
+from harness.bench import compare
 from harness.bench.measure import Group, measure
 from harness.bench.roofline import Probes
 from harness.bench.stats import Result
@@ -158,32 +158,3 @@ def test_a_file_that_is_something_else_is_never_overwritten(tmp_path):
     with pytest.raises(RunFileError, match="no run file"):
         BenchWriter.create(tmp_path / "thesis.txt", HEAD)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
-
-
-# ---- the table
-
-
-def test_the_table_has_a_line_for_each_model_and_a_column_for_each_program(tmp_path):
-    run = bench(tmp_path / "run", a=0.002, b=0.004, noise=0.0)
-    found = table.layout(run.rows, run.absent)
-    assert found.heading == ("model", "a", "b", "notes")
-    ((model, a, b, notes),) = found.lines
-    assert (model, a, b) == ("tiny", "500", "250")
-    assert notes.startswith("synthetic weights; of the read limit: a ")
-    assert table.markdown(found).splitlines()[1] == "| --- | ---: | ---: | --- |"
-
-
-def test_int8_variants_stand_in_the_column_of_their_program(tmp_path):
-    (row,) = bench(tmp_path / "run", a=0.002, noise=0.0).rows
-    int8 = dataclasses.replace(row, key=Key("tiny", "q8", 1, "a-q8"))
-    found = table.layout([row, int8])
-    assert found.heading == ("model", "a", "notes")
-    assert [line[0] for line in found.lines] == ["tiny, fp32", "tiny, int8"]
-
-
-def test_a_program_without_a_row_shows_why(tmp_path):
-    (row,) = bench(tmp_path / "run", a=0.002).rows
-    gone = benchfile.Absent(Key("tiny", "f32", 1, "b"), "MISMATCH", "token 3 is wrong")
-    ((_, _, cell, notes),) = table.layout([row], [gone]).lines
-    assert cell == "MISMATCH"
-    assert "b: token 3 is wrong" in notes

@@ -47,13 +47,23 @@ def test_a_real_program_is_measured_from_end_to_end_and_compared_with_itself(tmp
     monkeypatch.delenv("HARNESS_MODELS", raising=False)
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     ask = ["bench", "--models", "260K", "--impls", "c", "--rounds", "1", "--seed", "1"]
-    assert main([*ask, "--out", str(first), "--json", "-", "--markdown", str(tmp_path / "table.md")]) == 0
+    documents = [
+        "--markdown",
+        tmp_path / "table.md",
+        "--html",
+        tmp_path / "page.html",
+        "--csv",
+        tmp_path / "rows.csv",
+    ]
+    assert main([*ask, "--out", str(first), "--json", "-", *map(str, documents)]) == 0
     facts = json.loads(capsys.readouterr().out)
     (row,) = facts["rows"]
     assert row["verdict"] == "EXACT"
     assert row["is_synthetic"]
     assert row["decode_s"]["value"] > 0
-    assert (tmp_path / "table.md").read_text().startswith("| model | c | notes |\n| --- | ---: | --- |\n| 260K | ")
+    assert "| model | c | notes |\n| --- | ---: | --- |\n| 260K | " in (tmp_path / "table.md").read_text()
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 2
     run = benchfile.read(first)
     assert run.complete
     assert [s.verdict for s in run.samples] == ["EXACT"] * 5
