@@ -306,6 +306,11 @@ class Engine:
             self._turn_table = (cos + 1j * sin)[:, None, :]
         return self._turn_table[pos]
 
+    def _show_scores(self, step: Step, q: Array, k: Array) -> None:
+        """Leave the scores (T, H, S) of queries (T, H, head_dim) and cached keys (S, G, head_dim) for the tap."""
+        scores = self.ops.scores(step, q[None], k[None, :, self.ops.head_map(step)])
+        step.values[SCORES] = self.ops.scale(step, scores)[0].transpose(1, 0, 2)
+
     def _sees_all(self, n_keys: int) -> bool:
         """Whether the last of so many tokens still sees the first."""
         window = self.config.block.window
@@ -314,9 +319,7 @@ class Engine:
     def _attend_alone(self, step: Step, q: Array, k: Array, v: Array) -> Array:
         """Attention of one whole sequence that starts at position 0: q (T, H, head_dim), k and v (T, G, head_dim)."""
         if _SHOWS in step.memo:
-            keys = self.ops.cached_k(step, k)[None, :, self.ops.head_map(step)]
-            values = self.ops.scale(step, self.ops.scores(step, q[None], keys))[0]
-            step.values[SCORES] = values.transpose(1, 0, 2)  # (T, H, S)
+            self._show_scores(step, q, self.ops.cached_k(step, k))
         if self._fuses_attention and self._sees_all(len(k)):
             return causal_attention(q, k, v, start=0)
         ops = self.ops
@@ -347,14 +350,14 @@ class Engine:
             consumer: takes the logits; rows are numbered through all sequences in order.
             first: for each sequence the first position whose logits are wanted (default 0); the last position's
                 are included.
-            tap: called with every value; sequences are fed in chunks, so give one sequence only.
+            tap: called with every value; give one sequence only, since chunks and steps are not told apart.
         """
         lengths = [len(s) for s in sequences]
         starts = [0] * len(lengths) if first is None else list(first)
         if not sum(lengths):
             return
         if self.ops.in_decode_order:
-            self._score_in_decode_order(sequences, starts, consumer)
+            self._score_in_decode_order(sequences, starts, consumer, tap)
             return
         ids = np.concatenate([np.asarray(s, np.int64) for s in sequences])
         pos = self.ops.position(self.config, np.concatenate([np.arange(n) for n in lengths]))
@@ -417,13 +420,13 @@ class Engine:
                 consumer.take(rows, first_id, logits)
 
     def _score_in_decode_order(
-        self, sequences: Sequence[Sequence[int]], starts: Sequence[int], consumer: Consumer
+        self, sequences: Sequence[Sequence[int]], starts: Sequence[int], consumer: Consumer, tap: Tap | None
     ) -> None:
         offsets = np.cumsum([0] + [len(s) - f for s, f in zip(sequences, starts, strict=True)])
         lockstep = Lockstep(self, len(sequences))
         for position in range(max(len(s) for s in sequences)):
             ids = np.array([s[position] if position < len(s) else 0 for s in sequences])
-            logits = lockstep.step(ids)
+            logits = lockstep.step(ids, tap=tap)
             for i, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
                 if start <= position < len(sequence):
                     row = int(offsets[i]) + position - start
@@ -471,6 +474,7 @@ class Engine:
         attend: Callable[[Step, Array, Array, Array], Array],
         *,
         last: bool = False,
+        tap: Tap | None = None,
     ) -> Array:
         """Run one pass, layers in order, whoever keeps the cache.
 
@@ -479,19 +483,27 @@ class Engine:
             pos: (n_tokens,) absolute positions, or (1,) where all tokens stand at the same.
             attend: mixes q, k, v of these tokens with what is cached, as `Session` and `Lockstep` do.
             last: only the last token's logits are wanted.
+            tap: called with every value of these tokens.
 
         Returns:
             (n_tokens, vocab_size) logits, or (1, vocab_size).
         """
         ops, config, dtype = self.ops, self.config, self.dtype
-        memo: dict[str, Any] = {}
+        memo: dict[str, Any] = {_SHOWS: True} if tap else {}
         step = Step(config, -1, pos, dtype, memo)
         x = ops.embed(step, self._table(), ids)
+        if tap:
+            tap("embedding", -1, x)
         for layer in ops.layer_order(config):
-            x = self._block(Step(config, layer, pos, dtype, memo), x, self.layer(layer), attend)
+            x = self._block(Step(config, layer, pos, dtype, memo), x, self.layer(layer), attend, tap)
         if last:
             x, step.pos = x[-1:], pos[-1:]
-        return self._classified(step, self._final(step, x), self._outer("lm_head"))
+        h = self._final(step, x)
+        logits = self._classified(step, h, self._outer("lm_head"))
+        if tap:
+            tap("final_norm", -1, h)
+            tap("logits", -1, logits)
+        return logits
 
     def session(self, *, cache: CacheKind = "in-place", capacity: int | None = None) -> Session:
         """Start a sequence that grows token by token (or chunk by chunk)."""
@@ -530,29 +542,34 @@ class Session:
         del self.ids[length:]
         self._cache.truncate(length)
 
-    def extend(self, ids: Sequence[int], *, all_logits: bool = False) -> Array:
-        """Feed ids; return the logits after the last, (1, vocab_size), or after each, (len(ids), vocab_size)."""
+    def extend(self, ids: Sequence[int], *, all_logits: bool = False, tap: Tap | None = None) -> Array:
+        """Feed ids; return the logits after the last, (1, vocab_size), or after each, (len(ids), vocab_size).
+
+        A tap is called with every value of these ids (of all so far, where there is no cache).
+        """
         if len(self.ids) + len(ids) > self._capacity:
             raise ValueError(f"{len(self.ids) + len(ids)} positions, the cache holds {self._capacity}")
         if self._lockstep is not None:
             self.ids.extend(ids)
-            rows = [self._lockstep.step(np.array([token])) for token in ids]
+            rows = [self._lockstep.step(np.array([token]), tap=tap) for token in ids]
             return np.concatenate(rows) if all_logits else rows[-1]
         if self._kind == "none":
             self._cache.truncate(0)
             n_wanted = len(ids) if all_logits else 1
             self.ids.extend(ids)
-            return self._feed(self.ids, 0)[-n_wanted:] if all_logits else self._feed(self.ids, 0, last=True)
+            return self._feed(self.ids, 0, last=not all_logits, tap=tap)[-n_wanted:]
         start = len(self.ids)
         self.ids.extend(ids)
-        return self._feed(ids, start, last=not all_logits)
+        return self._feed(ids, start, last=not all_logits, tap=tap)
 
-    def _feed(self, ids: Sequence[int], start: int, *, last: bool = False) -> Array:
+    def _feed(self, ids: Sequence[int], start: int, *, last: bool, tap: Tap | None) -> Array:
         pos = np.arange(start, start + len(ids))
-        return self._engine.forward(np.asarray(ids, np.int64), pos, self._attend, last=last)
+        return self._engine.forward(np.asarray(ids, np.int64), pos, self._attend, last=last, tap=tap)
 
     def _attend(self, step: Step, q: Array, k: Array, v: Array) -> Array:
         keys, values = self._cache.append(step.layer, k, v)
+        if _SHOWS in step.memo:
+            self._engine._show_scores(step, q, keys)
         if self._engine._fuses_attention and self._engine._sees_all(len(keys)):
             if len(q) == 1:
                 return single_query_attention(q, keys, values)
@@ -574,12 +591,12 @@ class Lockstep:
         self._v = np.zeros((n_sequences, size), engine.dtype)
         self._position = 0
 
-    def step(self, ids: Array) -> Array:
+    def step(self, ids: Array, *, tap: Tap | None = None) -> Array:
         """Feed one token of each sequence; return logits (n_sequences, vocab_size)."""
         engine = self._engine
         pos = engine.ops.position(engine.config, np.array([self._position]))
         self._position += 1
-        return engine.forward(np.asarray(ids, np.int64), pos, self._attend)
+        return engine.forward(np.asarray(ids, np.int64), pos, self._attend, tap=tap)
 
     def _attend(self, step: Step, q: Array, k: Array, v: Array) -> Array:
         config, ops = step.config, self._engine.ops
@@ -592,6 +609,8 @@ class Lockstep:
         rows = ops.cache_row(config, step.layer, np.arange(seen.shape[1]))[:, None] + columns
         shape = (n, seen.shape[1], config.n_kv_heads, config.head_dim)
         keys, values = self._k[:, rows].reshape(shape), self._v[:, rows].reshape(shape)
+        if _SHOWS in step.memo:
+            self._engine._show_scores(step, q, keys[0])
         mixed: Array = attention_by_steps(ops, step, q[:, None], keys, values, seen)[:, 0]
         return mixed
 

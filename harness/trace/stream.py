@@ -42,7 +42,7 @@ class Record:
         name: the point, one of `POINTS`.
         layer: index of the block, -1 outside of the blocks.
         position: of the token, from 0.
-        values: float32, count of them in any shape.
+        values: (count,) float32.
     """
 
     name: str
@@ -55,7 +55,8 @@ def records_of(name: str, layer: int, values: Array, *, start: int = 0) -> Itera
     """Cut a tap's value, rows first, into the records of positions start..; scores (T, H, S) end with their token."""
     for row, value in enumerate(values):
         position = start + row
-        yield Record(name, layer, position, value[:, : position + 1] if name == SCORES else value)
+        seen = value[:, : position + 1] if name == SCORES else value
+        yield Record(name, layer, position, seen.reshape(-1))
 
 
 def write_trace(file: BinaryIO, records: Iterable[Record], *, begin: bool = True) -> None:
