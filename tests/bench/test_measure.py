@@ -13,7 +13,8 @@ from harness.bench.roofline import Probes
 from harness.bench.rows import BUSY
 from harness.bench.workload import SHAPES
 from harness.benchfile import Absent, Limit, Row, Sample
-from harness.errors import Crashed, MissingDependency
+from harness.errors import Crashed, MissingDependency, TimedOut
+from harness.results import Observation
 from tests.bench.fakes import CONFIG, FILES, TINY, Program, World, verify
 
 
@@ -308,3 +309,154 @@ def test_every_record_survives_the_run_file(world, tmp_path):
     assert list(back.limits) == outcome.limits
     assert list(back.rows) == outcome.rows
     assert {type(one) for one in (*back.samples, *back.limits, *back.rows)} == {Sample, Limit, Row}
+
+
+# ---- the harness's own share, context lengths, ratios
+
+
+def test_the_harnesss_share_is_of_what_the_speed_rests_on(world):
+    program = Program(world)
+    cpu = [0.0]
+
+    def cpu_clock():  # a hundredth of all time, and 3 ms for every run
+        return 0.01 * world.now + 0.003 * len(program.requests) + cpu[0]
+
+    (row,) = run(program, world=world, cpu_clock=cpu_clock).rows
+    assert row.harness_share == pytest.approx(0.01)
+
+
+def test_decoding_is_measured_between_context_lengths(world):
+    program = Program(world, token_s=0.002)
+    (row,) = run(program, world=world, contexts=(64, 256, 2048)).rows
+    assert [(at.begin, at.end) for at in row.contexts] == [(15, 64), (64, 256)]
+    assert [at.decode_s.value for at in row.contexts] == [pytest.approx(0.002)] * 2
+    assert {r.steps for r in program.requests} >= {64, 256}
+
+
+def test_a_context_that_a_model_stopped_before_counts_for_nothing(world):
+    def stops_at_100(work, runs):
+        found = verify(work, runs)
+        return [dataclasses.replace(c, n_generated=min(c.n_generated, 100)) for c in found]
+
+    group = Group(TINY, 1, ((Program(world), FILES),))
+    outcome = measure([group], verify=stops_at_100, contexts=(64, 256, 400), n_cpus=2, clock=world.clock, seed=1)
+    assert [(at.begin, at.end) for at in outcome.rows[0].contexts] == [(15, 64)]
+
+
+def test_ratios_to_float32_and_to_one_thread_stand_in_the_row(world):
+    def group(precision, threads, name, token_s):
+        work = dataclasses.replace(TINY, precision=precision)
+        return Group(work, threads, ((Program(world, name, token_s=token_s), FILES),))
+
+    groups = [
+        group("f32", 1, "x", 0.004),
+        group("f32", 2, "x", 0.002),
+        group("q8", 1, "x-q8", 0.001),
+        group("q8", 2, "y-q8", 0.001),
+    ]
+    rows = measure(groups, verify=verify, n_cpus=2, clock=world.clock, look=world.look, seed=1).rows
+    found = [(row.to_fp32 and row.to_fp32.ratio, row.scaling and row.scaling.ratio) for row in rows]
+    assert found == [
+        (None, None),
+        (None, pytest.approx(2)),
+        (pytest.approx(4), None),
+        (None, None),  # nothing of its own to be compared with
+    ]
+
+
+# ---- models that memory does not hold
+
+
+@dataclasses.dataclass
+class DiskWorld(World):
+    """A machine on which every token comes from a disk."""
+
+    disk_bytes: int = 0
+    faults: int = 0
+
+    def spend(self, wall_s, cpu_s):
+        super().spend(wall_s, cpu_s)
+        self.disk_bytes += round(wall_s * 1e9)
+        self.faults += round(wall_s * 1000)
+
+    def look(self):
+        return dataclasses.replace(super().look(), disk_bytes=self.disk_bytes, major_faults=self.faults)
+
+
+def test_a_model_that_memory_does_not_hold_is_measured_in_few_tokens_and_says_what_limits_it():
+    world = DiskWorld()
+    config = dataclasses.replace(SHAPES["7B"], vocab_size=32000)
+    work = dataclasses.replace(TINY, name="7B", config=config)
+    program = Program(world, token_s=20.0, prompt_s=20.0, start_s=0.0)
+    probed = []
+
+    def limits(n_bytes, threads):
+        probed.append(n_bytes)
+        return 1e10, 1e10, 1e12, "C"
+
+    group = Group(work, 1, ((program, FILES),))
+    outcome = measure(
+        [group],
+        verify=verify,
+        rounds=2,
+        probes=Probes(limits, lambda: 0.001, lambda path: 2e9),
+        n_cpus=2,
+        memory_bytes=lambda: 16 << 30,
+        clock=world.clock,
+        look=world.look,
+        seed=1,
+    )
+    (row,) = outcome.rows
+    assert row.decode_s.value == pytest.approx(20)
+    assert max(r.steps for r in program.requests) <= 8
+    assert len(program.requests) == 1 + 2 * 3  # one run warms up
+    assert row.disk_token_bytes == pytest.approx(20e9)
+    assert any(
+        note == "memory does not hold the model: 20 GB a token from the disk at 1 GB/s, which is 50% of reading the"
+        " file in order; 20,000 waits for a page"
+        for note in row.notes
+    )
+    assert set(probed) == {1 << 30}
+    assert [limit.disk_bytes_per_s for limit in outcome.limits] == [2e9, 2e9]
+
+
+def test_a_probe_takes_a_quarter_of_the_memory_at_most(world):
+    probed = []
+
+    def limits(n_bytes, threads):
+        probed.append(n_bytes)
+        return 1e10, 1e10, 1e12, "C"
+
+    group = Group(TINY, 1, ((Program(world), FILES),))
+    (row,) = measure(
+        [group],
+        verify=verify,
+        rounds=1,
+        probes=Probes(limits),
+        memory_bytes=lambda: 2 * TINY.token_bytes,
+        n_cpus=2,
+        clock=world.clock,
+        look=world.look,
+    ).rows
+    assert probed == [TINY.token_bytes // 2]
+    assert row.disk_token_bytes is None
+
+
+def test_a_run_that_the_budget_ends_costs_no_row_that_was_measured(world):
+    class Slowing(Program):
+        def run(self, request, limits=None):
+            if len(self.requests) == 2 + 3 * 3:
+                self.requests.append(request)
+                self.world.spend(limits.time_s, 0.0)
+                return Observation(("fake",), "", b"", failure=TimedOut("did not end"), wall_s=limits.time_s)
+            return super().run(request, limits)
+
+    outcome = run(Slowing(world), world=world, rounds=100, budget_s=60)
+    assert outcome.rows[0].rounds == 3
+    assert not outcome.absent
+
+
+def test_a_program_that_hangs_within_the_budget_is_absent(world):
+    hung = Program(world, failure=TimedOut("did not end within 600 s"))
+    outcome = run(hung, world=world, budget_s=5000)
+    assert [one.kind for one in outcome.absent] == ["TIMED_OUT"]

@@ -1,6 +1,7 @@
 """Synthetic models: of exactly the shape, the same each time, never at an end, with texts that read in one way."""
 
 import dataclasses
+import shutil
 import tracemalloc
 
 import numpy as np
@@ -133,3 +134,45 @@ def test_unknown_names_are_refused(name, precision):
 def test_no_vocabulary_smaller_than_the_bytes_is_made():
     with pytest.raises(InputError):
         synthetic_tokenizer(100)
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 10**12 - 10**9, 10**9))
+    with pytest.raises(InputError) as caught:
+        make_synthetic("7B", SHAPES["7B"], directory=tmp_path)
+    message = str(caught.value)
+    assert "no room on the disk for the synthetic 7B f32 model" in message
+    assert "27.2 GB" in message
+    assert "1.0 GB" in message
+    assert "HARNESS_CACHE" in message
+    assert not list(tmp_path.glob("*7B*"))
+
+
+def test_writing_is_told_and_an_interruption_leaves_nothing(tmp_path):
+    told = []
+
+    def interrupted(what):
+        told.append(what)
+        if len(told) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_synthetic("small", SMALL, directory=tmp_path, told=interrupted)
+    assert [path.name for path in tmp_path.iterdir() if "tokenizer" not in path.name] == []
+    make_synthetic("small", SMALL, directory=tmp_path, told=told.append)
+    assert told[0].startswith("writing small-f32-1.bin: 0.0 of 0.0 GB")
+    assert told[-1] == "hashing small-f32-1.bin"
+
+
+@pytest.mark.parametrize("precision", ["f32", "q8"])
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_the_size_of_a_file_is_known_before_it_is_written(tmp_path, precision, is_tied):
+    config = dataclasses.replace(SMALL, is_tied=is_tied)
+    files = make_synthetic("small", config, precision, directory=tmp_path)
+    version, size = {"f32": (0, None), "q8": (2, group_size(config))}[precision]
+    assert checkpoint.file_bytes(config, version=version, group_size=size) == files.checkpoint.stat().st_size
+
+
+def test_a_synthetic_model_can_be_asked_for_where_the_real_one_is_at_hand(monkeypatch):
+    monkeypatch.setattr(workload, "locate", lambda name: pytest.fail("nobody looks for the real one"))
+    assert find("260K", synthetic=True).is_synthetic
