@@ -9,10 +9,11 @@ import itertools
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from .llama2c_goldens import quantize_checkpoint
+from .llama2c_goldens import GOLDENS, quantize_checkpoint
 from .tiny import (
     FIRST_LETTER_ID,
     HOSTILE_GROUPS,
@@ -30,6 +31,10 @@ from .tiny import (
     tokenizer_file,
     with_int,
 )
+
+HERE = Path(__file__).parent
+IMPLS = HERE.parents[1] / "impls"
+GOLDEN = {golden.name: golden for golden in GOLDENS}
 
 # A signal, a sanitizer report and an honest error must not look alike.
 SANITIZER_EXIT = 99
@@ -174,6 +179,14 @@ class CommandLine:
         done = run(checked, *files, "-m", "chat", "-t", "0", "-n", "0", stdin="x" * 5000)
         assert done.stdout.startswith(b"Enter system prompt (optional): User: Assistant: ")
         assert run(checked, *files, "-m", "chat", "-t", "0").returncode == 0
+
+
+class ThreadedCommandLine(CommandLine):
+    flags = "tpsnizmyj"
+
+    @pytest.mark.parametrize("threads", ["-1", "257"])
+    def test_an_impossible_number_of_threads_is_refused(self, program, threads):
+        assert_rejected(run(program, "/nonexistent", "-j", threads), "-j", "256", threads)
 
 
 def checkpoint_of(version):

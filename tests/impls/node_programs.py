@@ -1,11 +1,9 @@
-"""What the tests of the three programs that run on Node share: the runtime, runs, and the manifest's build."""
+"""What the tests of the three programs that run on Node share: the runtime, runs, the manifest's build, kernels."""
 
-import hashlib
 import json
 import os
-import re
 import subprocess
-from pathlib import Path
+from functools import partial
 
 import pytest
 
@@ -14,11 +12,10 @@ from harness.adapters.build import build, check_tools
 from harness.adapters.manifest import discover
 from harness.errors import MissingDependency
 
-from .llama2c_goldens import GOLDENS
+from . import contract
+from .contract import GOLDEN, HERE, IMPLS
+from .tiny import tiny_v0
 
-HERE = Path(__file__).parent
-IMPLS = HERE.parents[1] / "impls"
-GOLDEN = {golden.name: golden for golden in GOLDENS}
 # Of each kind some: sampled, prompted, odd bytes, separate classifier, chat, int8 with and without straddling groups.
 SAMPLE_OF_GOLDENS = ["G1", "G5", "G8", "G12", "G20", "eps-probe", "rev-cls", "C1", "C6", "Q1", "Q2", "Q4", "Q7", "Q9"]
 
@@ -57,12 +54,7 @@ class NodeProgram:
 
     def assert_golden(self, golden, model_path, tok512):
         done = self.run(model_path(golden.model), "-z", tok512, *golden.args, stdin=golden.stdin)
-        assert done.returncode == 0, done.stderr
-        assert hashlib.sha256(done.stdout).hexdigest() == golden.sha256, done.stdout.decode(errors="replace")
-        if "chat" in golden.args:
-            assert done.stderr == b""
-        else:
-            assert re.fullmatch(rb"achieved tok/s: (\d+\.\d{6}|inf)\n", done.stderr)
+        contract.assert_golden(done, golden)
 
     def script(self, path, *args, stdin=""):
         command = [*self.node, str(path), *map(str, args)]
@@ -77,10 +69,36 @@ class NodeProgram:
         )
 
 
-def assert_rejected(done, *words):
-    """Exit status 1, one line on stderr that holds the words, nothing on stdout."""
-    stderr = done.stderr.decode()
-    assert (done.returncode, done.stdout) == (1, b""), stderr
-    assert re.fullmatch(r"llama: [^\n]+\n", stderr), stderr
-    for word in words:
-        assert word in stderr
+assert_rejected = partial(contract.assert_rejected, name="llama")
+
+
+class WithKernel:
+    """What the programs keep whose matrix products are in a file of their own; `program` is a fixture."""
+
+    kind, kernel = "napi", "kernel.node"
+
+    @pytest.mark.parametrize("name", SAMPLE_OF_GOLDENS)
+    def test_stdout_is_that_of_llama2c(self, name, program, model_path, tok512):
+        program.assert_golden(GOLDEN[name], model_path, tok512)
+
+    def test_the_kernel_is_right_for_every_row_length(self, program):
+        said = program.script(HERE / "kernel_check.mts", self.kind, program.out / self.kernel)
+        assert said.startswith("ok ")
+
+    def test_wrong_arguments_throw(self, program):
+        said = program.script(HERE / f"{self.kind}_arguments.mts", program.out / self.kernel)
+        assert said.startswith("ok ")
+
+    def test_a_missing_or_foreign_kernel_is_one_line(self, program, tmp_path):
+        foreign = tmp_path / self.kernel
+        assert_rejected(program.run("model.bin", LLAMA_KERNEL=str(foreign)), "kernel", str(foreign))
+        foreign.write_bytes(b"no kernel")
+        assert_rejected(program.run("model.bin", LLAMA_KERNEL=str(foreign)), "kernel")
+
+    def test_hostile_files_are_one_line(self, program, tmp_path):
+        whole, end = tiny_v0()
+        path = tmp_path / "model.bin"
+        for size in (0, 27, 1000, end - 1):
+            path.write_bytes(whole[:size])
+            assert_rejected(program.run(path), "model.bin")
+        assert_rejected(program.run("/nonexistent"), "open")

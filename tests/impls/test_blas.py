@@ -10,9 +10,8 @@ from harness.adapters.manifest import expand, load
 from harness.errors import MissingDependency
 
 from . import contract
-from .contract import assert_golden, assert_rejected, run, run_golden
+from .contract import GOLDEN, IMPLS, assert_golden, run, run_golden
 from .llama2c_goldens import GOLDENS
-from .node_programs import GOLDEN, IMPLS
 
 SOURCE = IMPLS / "blas"
 FLOAT32 = [golden for golden in GOLDENS if not golden.model.startswith("q8")]
@@ -110,12 +109,8 @@ def test_a_very_long_prompt_is_encoded(program, tiny):
     assert (done.returncode, done.stdout) == (0, b"a b\n"), done.stderr
 
 
-class TestCommandLine(contract.CommandLine):
-    flags = "tpsnizmyj"
-
-    @pytest.mark.parametrize("threads", ["-1", "257"])
-    def test_an_impossible_number_of_threads_is_refused(self, program, threads):
-        assert_rejected(run(program, "/nonexistent", "-j", threads), "-j", "256", threads)
+class TestCommandLine(contract.ThreadedCommandLine):
+    pass
 
 
 class TestHostileFiles(contract.HostileFiles):

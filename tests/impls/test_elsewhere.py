@@ -16,7 +16,7 @@ from harness.errors import MissingDependency
 from harness.report import summarise
 from harness.results import Kind
 
-from .node_programs import HERE, IMPLS
+from .contract import HERE, IMPLS
 
 VARIABLES = {
     "llama2c": "LLAMA2C_RUN",

@@ -12,19 +12,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from .contract import HERE, IMPLS
 from .llama2c_goldens import DECODINGS, ENCODINGS, GOLDENS, quantize_checkpoint
-from .node_programs import HERE, IMPLS, NodeProgram, assert_rejected
-from .test_c import (
-    BIT_PATTERNS,
-    DRAWS,
+from .node_programs import NodeProgram, assert_rejected
+from .test_c import BIT_PATTERNS, DRAWS, NUCLEUS, NUCLEUS_COINS
+from .tiny import (
+    HOSTILE_GROUPS,
     HOSTILE_INTS,
-    NUCLEUS,
-    NUCLEUS_COINS,
+    HOSTILE_LENGTHS,
+    INCONSISTENT,
+    NOT_NUMBERS,
     TINY,
     cuts,
+    filled,
+    header,
     tiny_pieces,
     tiny_v0,
     tokenizer_file,
+    with_int,
 )
 
 SOURCE = IMPLS / "ts"
@@ -33,19 +38,6 @@ SOURCE = IMPLS / "ts"
 @pytest.fixture(scope="module")
 def program():
     return NodeProgram("ts")
-
-
-@pytest.fixture
-def tiny(tmp_path):
-    """The arguments that name a tiny model and its tokenizer, or what is given instead."""
-
-    def write(*, checkpoint=None, tokenizer=None):
-        model, vocabulary = tmp_path / "tiny.bin", tmp_path / "tokenizer.bin"
-        model.write_bytes(tiny_v0()[0] if checkpoint is None else checkpoint)
-        vocabulary.write_bytes(tokenizer_file(tiny_pieces()) if tokenizer is None else tokenizer)
-        return [model, "-z", vocabulary]
-
-    return write
 
 
 # ---- Goldens
@@ -291,33 +283,21 @@ def test_impossible_headers_are_rejected(program, tmp_path, version):
     fields = [(field, value) for field in range(7) for value in HOSTILE_INTS]
     checkpoints = []
     for field, value in fields:
-        offset = (0 if version == 0 else 8) + 4 * field
-        checkpoints.append(whole[:offset] + struct.pack("<i", value) + whole[offset + 4 :])
+        checkpoints.append(with_int(whole, (0 if version == 0 else 8) + 4 * field, value))
     for (field, value), message in zip(fields, loaded(program, tmp_path, checkpoints), strict=True):
         harmless = field == 6 and value > 0  # a longer context than the tables': unread
         assert bool(message) != harmless, (field, value, message)
 
 
-@pytest.mark.parametrize("group", [0, -4, 3, 16, 2**31 - 1, -(2**31)])
-def test_impossible_group_sizes_are_rejected(program, tmp_path, group):
+def test_impossible_group_sizes_are_rejected(program, tmp_path):
     whole = quantize_checkpoint(tiny_v0()[0], group=4)
-    [message] = loaded(program, tmp_path, [whole[:37] + struct.pack("<i", group) + whole[41:]])
-    assert "group" in message
+    messages = loaded(program, tmp_path, [with_int(whole, 37, group) for group in HOSTILE_GROUPS])
+    assert all("group" in message for message in messages)
 
 
 def test_inconsistent_headers_are_rejected(program, tmp_path):
-    wrong = [
-        {"n_heads": 3},  # does not divide dim
-        {"n_heads": 8, "n_kv_heads": 8},  # heads of odd width
-        {"n_heads": 4, "n_kv_heads": 3},  # heads cannot share
-        {"n_heads": 2, "n_kv_heads": 4},
-        {"vocab_size": 1},  # no BOS
-        {"n_layers": 2**20, "dim": 2, "n_heads": 1, "n_kv_heads": 1},
-        {"dim": 2**31 - 2, "hidden_dim": 2**31 - 1, "n_layers": 2**31 - 1, "n_heads": 1, "n_kv_heads": 1},
-    ]
     body = tiny_v0()[0][28:]
-    headers = [struct.pack("<7i", *(TINY | fields).values()) for fields in wrong]
-    assert all(loaded(program, tmp_path, [header + body for header in headers]))
+    assert all(loaded(program, tmp_path, [header(TINY | fields) + body for fields in INCONSISTENT]))
     other = struct.pack("<Ii", 0x616B3432, 3) + bytes(5000)
     assert_rejected(program.run(tmp_path / "none.bin"), "open")
     [message] = loaded(program, tmp_path, [other])
@@ -325,21 +305,17 @@ def test_inconsistent_headers_are_rejected(program, tmp_path):
 
 
 def test_weights_that_are_not_numbers_do_no_harm(program, tmp_path):
-    checkpoints = []
-    for value in (np.nan, np.inf, 3e38, 1e-45):
-        whole = bytearray(tiny_v0()[0])
-        whole[28:] = np.full((len(whole) - 28) // 4, value, "<f4").tobytes()
-        int8 = bytearray(quantize_checkpoint(tiny_v0()[0], group=4))
-        int8[256:1056] = np.full(200, value, "<f4").tobytes()
-        checkpoints += [bytes(whole), bytes(int8)]
+    whole = tiny_v0()[0]
+    int8 = quantize_checkpoint(whole, group=4)
+    checkpoints = [filled(whole, value) for value in NOT_NUMBERS]
+    checkpoints += [filled(int8, value, 256, 1056) for value in NOT_NUMBERS]
     assert loaded(program, tmp_path, checkpoints) == [""] * 8
 
 
 def test_bad_tokenizers_are_rejected(program, tmp_path):
     whole = tokenizer_file(tiny_pieces())
     hostile = [whole[:size] for size in cuts(len(whole))]
-    for length in (0, -1, -(2**31), 2**31 - 1, 10_000):
-        hostile.append(whole[:8] + struct.pack("<i", length) + whole[12:])
+    hostile += [with_int(whole, 8, length) for length in HOSTILE_LENGTHS]
     messages = loaded(program, tmp_path, [tiny_v0()[0]], hostile)
     assert all(".tok: " in message for message in messages)
 
@@ -352,8 +328,8 @@ def test_the_claimed_longest_piece_is_not_relied_on(program, tiny):
 
 
 def test_a_context_beyond_memory_is_one_line(program, tiny):
-    header = struct.pack("<7i", *(TINY | {"seq_len": 2**31 - 1}).values())
-    done = program.run(*tiny(checkpoint=header + tiny_v0()[0][28:]), "-n", "0")
+    whole = header(TINY | {"seq_len": 2**31 - 1}) + tiny_v0()[0][28:]
+    done = program.run(*tiny(checkpoint=whole), "-n", "0")
     assert_rejected(done, "memory")
 
 
