@@ -1,10 +1,12 @@
 /** llama2.c's command line: options, generating, chatting, and what goes to which stream. */
-import { readFileSync, readSync, writeSync } from "node:fs";
+import { readFileSync, readSync } from "node:fs";
 import { readModel } from "./checkpoint.ts";
 import { Failure } from "./failure.ts";
 import type { Kernel } from "./kernel.ts";
+import { answerLines } from "./lines.ts";
 import { Llama } from "./model.ts";
 import { Random, Sampler } from "./sampler.ts";
+import { isBusy, pause, print } from "./streams.ts";
 import { BOS, EOS, Tokenizer, untilNul } from "./tokenizer.ts";
 
 const USAGE = `usage: main.ts CHECKPOINT [-t X] [-p X] [-s N] [-n N] [-i TEXT] [-z FILE] [-m MODE] [-y TEXT]
@@ -17,6 +19,7 @@ e.g.:  main.ts stories15M.bin -n 128 -t 0.8 -i "The old lighthouse"
   -z FILE  tokenizer (default tokenizer.bin)
   -m MODE  generate or chat (default generate)
   -y TEXT  system prompt for chat (default: ask)
+or:    main.ts --lines, which answers requests, one a line (docs/protocol.md)
 `;
 
 class UsageError extends Error {}
@@ -103,27 +106,7 @@ function parseOptions(args: string[]): Options {
   return options;
 }
 
-// ---- Standard streams
-
-/** A pipe that another process made non-blocking is full or empty for now. */
-function isBusy(error: unknown): boolean {
-  return (error as NodeJS.ErrnoException).code === "EAGAIN";
-}
-
-const pause = new Int32Array(new SharedArrayBuffer(4));
-
-/** Write at once. */
-function print(text: string): void {
-  const bytes = Buffer.from(text, "latin1");
-  for (let done = 0; done < bytes.length; ) {
-    try {
-      done += writeSync(1, bytes, done);
-    } catch (error) {
-      if (!isBusy(error)) throw new Failure("cannot write to standard output");
-      Atomics.wait(pause, 0, 0, 1);
-    }
-  }
-}
+// ---- Standard input
 
 /** Lines of standard input, of at most 511 bytes as in llama2.c: of a longer one the rest is the next line. */
 class Lines {
@@ -154,7 +137,7 @@ class Lines {
       this.#ended = got === 0;
       this.#pending += bytes.toString("latin1", 0, got);
     } catch (error) {
-      if (isBusy(error)) Atomics.wait(pause, 0, 0, 1);
+      if (isBusy(error)) pause();
       else this.#ended = true;
     }
   }
@@ -229,8 +212,11 @@ function chat({ llama, tokenizer, sampler, steps }: Session, prompt: string | un
 
 // ---- The program
 
-function run(kernel: Kernel): void {
-  const options = parseOptions(programArguments());
+function run(makeKernel: () => Kernel): void {
+  const words = programArguments();
+  if (words[0] === "--lines") return answerLines(makeKernel);
+  const kernel = makeKernel();
+  const options = parseOptions(words);
   const model = readModel(Buffer.from(options.checkpoint, "latin1"), kernel);
   const { seqLen, vocabSize } = model.config;
   const steps = options.steps === 0 ? seqLen : Math.min(options.steps, seqLen);
@@ -247,10 +233,10 @@ function run(kernel: Kernel): void {
   else throw new UsageError(`unknown mode: ${Buffer.from(options.mode, "latin1")}`);
 }
 
-/** Do what the command line asks, with a kernel that is made first; any failure is one line and exit status 1. */
+/** Do what the command line asks; any failure is one line and exit status 1. */
 export function main(makeKernel: () => Kernel): void {
   try {
-    run(makeKernel());
+    run(makeKernel);
   } catch (error) {
     process.exitCode = 1;
     if (error instanceof UsageError) process.stderr.write(`${error.message && `llama: ${error.message}\n`}${USAGE}`);
