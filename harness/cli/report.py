@@ -16,7 +16,7 @@ from harness.cli.output import check_targets, emit_all, is_stdout, last_run, ter
 from harness.cli.speeds import load_speeds
 from harness.errors import InputError
 from harness.report import Summary, badge, csv, document, html, junit, markdown, readme, summarise, terminal
-from harness.report.speeds import Speeds
+from harness.report.speeds import Speeds, counted
 from harness.results import Verdict
 from harness.runfile import read
 
@@ -163,5 +163,5 @@ def load(paths: Sequence[Path], *, allow_skip: bool = False) -> Summary:
         n_replaced += len(own.keys() & verdicts.keys())
         verdicts |= own
     if n_replaced:
-        notes.append(f"{n_replaced:,} verdicts are in several run files: those of the later ones count")
+        notes.append(f"in more than one run file: {counted(n_replaced, 'verdict')}; the later file counts")
     return summarise(verdicts.values(), named=named, allow_skip=allow_skip, complete=complete, notes=notes)
