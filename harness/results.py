@@ -32,7 +32,9 @@ __all__ = [
     "Kind",
     "Observation",
     "Request",
+    "Trace",
     "Verdict",
+    "WrongOperation",
     "count",
     "kind_of_failure",
 ]
@@ -260,6 +262,60 @@ class Verdict:
     suite: str = ""
     tags: tuple[str, ...] = field(default=())
     levels: tuple[tuple[str, Kind], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WrongOperation:
+    """An operation whose output is wrong while its inputs are right.
+
+    Attributes:
+        name: the point of the trace where it shows.
+        layer: the block, -1 outside.
+        position: the first token where it is wrong.
+        since: the last points that are recorded before it; what computes `name` from them is wrong.
+        distance: the largest distance from float64 in that row.
+        floor: the noise floor of that row.
+        index: of the worst element.
+        expected, actual: its value.
+    """
+
+    name: str
+    layer: int
+    position: int
+    since: tuple[str, ...]
+    distance: float
+    floor: float
+    index: int
+    expected: float
+    actual: float
+
+    @property
+    def ratio(self) -> float:
+        return self.distance / self.floor if self.floor else float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a trace of one run says.
+
+    Attributes:
+        impl, model: names.
+        n_tokens: positions that were fed.
+        n_judged: values that were judged, each a row of one point, layer and position.
+        wrong: every wrong operation by its first row, in the order of computation; empty for a right program.
+        heat: point, layer and the largest distance over floor at any position, in the order of computation.
+        limit: that ratio from which an operation is wrong.
+        explanations: name, cause and fix of each fault of the catalogue that gives all that was recorded.
+    """
+
+    impl: str
+    model: str
+    n_tokens: int
+    n_judged: int
+    wrong: tuple[WrongOperation, ...]
+    heat: tuple[tuple[str, int, float], ...]
+    limit: float
+    explanations: tuple[tuple[str, str, str], ...] = ()
 
 
 def count(verdicts: Sequence[Verdict]) -> dict[Kind, int]:

@@ -26,6 +26,7 @@ from harness.adapters.process import Limits
 from harness.adapters.protocol import Session
 from harness.errors import BuildFailed, ImplementationError, InputError
 from harness.results import Observation, Request
+from harness.trace.stream import VARIABLE as TRACE_VARIABLE
 
 __all__ = ["Implementation", "ProcessImplementation", "from_command", "resolve", "resolve_lines"]
 
@@ -145,12 +146,13 @@ class ProcessImplementation:
             self._prepared[key] = made
             return made
 
-    def run(self, request: Request, limits: Limits | None = None) -> Observation:
+    def run(self, request: Request, limits: Limits | None = None, *, trace: Path | None = None) -> Observation:
         """Run the program once.
 
         Args:
             request: the model must be in one of the manifest's formats.
             limits: Limits() unless given, with the manifest's own time if it has one.
+            trace: file into which the program is asked to write its trace (docs/trace.md).
 
         Raises:
             MissingDependency: a tool that it needs is absent.
@@ -174,6 +176,8 @@ class ProcessImplementation:
             values = self._values(request, out, model, work)
             command = _found(expand(manifest.chat if request.mode == "chat" else manifest.run, values))
             env, cwd = self._surroundings(work, values, request.threads)
+            if trace is not None:
+                env[TRACE_VARIABLE] = str(trace.absolute())
             stdin = expand_text(manifest.stdin, values) + request.stdin
             seen = process.run(command, cwd=cwd, env=env, stdin=stdin, limits=limits)
         return dataclasses.replace(seen, reported_tps=reported_tps(manifest.tps, seen.stderr_tail, seen.stdout))

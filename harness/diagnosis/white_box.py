@@ -23,13 +23,15 @@ from harness.engine import LIBRARY, STRICT, Engine, Ops, blas_threads
 from harness.engine.ops import Step, Weight
 from harness.errors import TraceFormatError
 from harness.model_config import ModelConfig
+from harness.results import WrongOperation
 from harness.trace.points import IN_LAYER, SCORES
 from harness.trace.stream import TOKEN, Record
 
-__all__ = ["MULTIPLE", "ORDER", "Checked", "Wrong", "check_trace", "token_ids"]
+__all__ = ["MULTIPLE", "ORDER", "Checked", "check_trace", "explanations", "token_ids"]
 
 Array = npt.NDArray[Any]
 Key = tuple[str, int]
+Book = dict[Key, tuple[Array, Array]]  # rows (n_tokens, width) float32, and whether each is there
 
 MULTIPLE = 4.0
 _ULP = float(np.finfo(np.float32).eps)
@@ -55,36 +57,6 @@ _OF_PRODUCT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Wrong:
-    """An operation whose output is wrong while its inputs are right.
-
-    Attributes:
-        name: the point where it shows.
-        layer: the block, -1 outside.
-        position: the first token where it is wrong.
-        since: the last points that were recorded before it; what computes `name` from them is wrong.
-        distance: the largest distance from float64 in that row.
-        floor: the noise floor of that row.
-        index: of the worst element.
-        expected, actual: its value.
-    """
-
-    name: str
-    layer: int
-    position: int
-    since: tuple[str, ...]
-    distance: float
-    floor: float
-    index: int
-    expected: float
-    actual: float
-
-    @property
-    def ratio(self) -> float:
-        return self.distance / self.floor if self.floor else float("inf")
-
-
-@dataclass(frozen=True, slots=True)
 class Checked:
     """The result of one trace.
 
@@ -95,12 +67,12 @@ class Checked:
         n_judged: rows that were judged.
     """
 
-    wrong: tuple[Wrong, ...]
+    wrong: tuple[WrongOperation, ...]
     ratios: Mapping[Key, Array]
     n_judged: int
 
     @property
-    def first(self) -> Wrong | None:
+    def first(self) -> WrongOperation | None:
         return self.wrong[0] if self.wrong else None
 
 
@@ -137,24 +109,54 @@ def check_trace(
     Raises:
         TraceFormatError: a record has not the shape that the model gives it, or no token is known.
     """
-    fed = list(ids) if ids is not None else token_ids(records)
-    if not fed:
-        raise TraceFormatError("no token is recorded", expected=f"a record {TOKEN} at every position")
-    if not all(0 <= token < config.vocab_size for token in fed):
-        raise TraceFormatError(f"a token is none of the {config.vocab_size} of the vocabulary")
-    book = _recorded(config, len(fed), records)
-    exact = _outputs(config, tensors, fed, book, LIBRARY, np.float64)
+    run = _Run.of(config, tensors, records, ids)
+    exact = run.outputs(LIBRARY, np.float64)
     floors = {key: _SPACING[precision] * _largest(values) for key, values in exact.items()}
-    is_int8 = not all(isinstance(value, np.ndarray) for value in tensors.values())
     members: list[tuple[Ops, npt.DTypeLike, int | None]] = [(LIBRARY, np.float32, None), (STRICT, np.float32, None)]
     members += [(LIBRARY, np.float64, seed) for seed in _SEEDS]
     members += [(ops, np.float32, None) for ops in declared]
     for ops, dtype, seed in members:
-        for key, values in _outputs(config, tensors, fed, book, ops, dtype, seed=seed).items():
+        for key, values in run.outputs(ops, dtype, seed=seed).items():
             np.maximum(floors[key], _largest(values - exact[key]), out=floors[key])
-    if is_int8:  # rounding flips at one row or another: one row's floor is a lottery
+    if not all(isinstance(value, np.ndarray) for value in tensors.values()):
+        # int8: rounding flips at one row or another, so that one row's floor is a lottery.
         floors = {key: np.full_like(floor, floor.max(initial=0)) for key, floor in floors.items()}
-    return _judged(book, exact, floors)
+    return _judged(run.book, exact, floors)
+
+
+def explanations(
+    config: ModelConfig,
+    tensors: Mapping[str, Weight],
+    records: Sequence[Record],
+    faults: Iterable[tuple[str, Ops]],
+    *,
+    ids: Sequence[int] | None = None,
+) -> list[str]:
+    """Which wrong operations give all that was recorded, each value from its recorded inputs.
+
+    Args:
+        faults: name and operations of each that is tried; those that need decode order are passed over.
+
+    Returns:
+        The names of those that fit everywhere, within the same limit that a right program is held to.
+    """
+    run = _Run.of(config, tensors, records, ids)
+    names = []
+    for name, ops in faults:
+        if ops.in_decode_order:
+            continue
+        try:
+            expected = run.outputs(ops, np.float64)
+            floors = {key: _SPACING["f32"] * _largest(values) for key, values in expected.items()}
+            members: tuple[tuple[npt.DTypeLike, int | None], ...] = ((np.float32, None), (np.float64, _SEEDS[0]))
+            for dtype, seed in members:
+                for key, values in run.outputs(ops, dtype, seed=seed).items():
+                    np.maximum(floors[key], _largest(values - expected[key]), out=floors[key])
+        except (ArithmeticError, IndexError, ValueError, TypeError):
+            continue  # this fault cannot be on this model
+        if not _judged(run.book, expected, floors).wrong:
+            names.append(name)
+    return names
 
 
 # ---- what was recorded -------------------------------------------------------------------------------------------
@@ -172,10 +174,10 @@ def _widths(config: ModelConfig) -> dict[str, int]:
     }
 
 
-def _recorded(config: ModelConfig, n_tokens: int, records: Iterable[Record]) -> dict[Key, tuple[Array, Array]]:
+def _recorded(config: ModelConfig, n_tokens: int, records: Iterable[Record]) -> Book:
     """Arrange records as (n_tokens, width) arrays and (n_tokens,) whether there is a row. Scores: (H * n_tokens)."""
     widths = _widths(config)
-    book: dict[Key, tuple[Array, Array]] = {}
+    book: Book = {}
     for record in records:
         if record.name == TOKEN or record.position >= n_tokens:
             continue
@@ -206,38 +208,59 @@ def _recorded(config: ModelConfig, n_tokens: int, records: Iterable[Record]) -> 
 # ---- what each operation makes of it -------------------------------------------------------------------------------
 
 
-def _outputs(
-    config: ModelConfig,
-    tensors: Mapping[str, Weight],
-    ids: Sequence[int],
-    book: Mapping[Key, tuple[Array, Array]],
-    ops: Ops,
-    dtype: npt.DTypeLike,
-    *,
-    seed: int | None = None,
-) -> dict[Key, Array]:
-    """Run every operation on recorded inputs: (point, layer) to its own output, (n_tokens, width)."""
-    noted: dict[Key, Array] = {}
-    random = np.random.default_rng(seed)
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What was fed and what was recorded, ready to be computed again one operation at a time."""
 
-    def take(name: str, layer: int, value: Array) -> Array:
-        shape = value.shape
-        # Scores come as (1, H, T, S): rows are tokens here.
-        flat = (value[0].transpose(1, 0, 2) if name == SCORES else value).reshape(len(ids), -1)
-        noted[name, layer] = flat.astype(np.float64)
-        if (name, layer) in book:
-            rows, there = book[name, layer]
-            flat = np.where(there[:, None], rows, flat).astype(value.dtype)
-        if seed is not None:
-            flat = flat * (1 + random.choice([-_ULP, _ULP], size=flat.shape))
-        return (
-            flat.reshape(len(ids), shape[1], -1).transpose(1, 0, 2)[None] if name == SCORES else flat.reshape(shape)
-        )
+    config: ModelConfig
+    tensors: Mapping[str, Weight]
+    ids: list[int]
+    book: Book
 
-    engine = Engine(config, tensors, dtype=dtype, ops=_wrapped(ops, config, take))
-    with blas_threads(1), np.errstate(all="ignore"):
-        engine.logits(ids, tap=lambda *_: None)
-    return noted
+    @classmethod
+    def of(
+        cls,
+        config: ModelConfig,
+        tensors: Mapping[str, Weight],
+        records: Sequence[Record],
+        ids: Sequence[int] | None,
+    ) -> _Run:
+        fed = list(ids) if ids is not None else token_ids(records)
+        if not fed:
+            raise TraceFormatError("no token is recorded", expected=f"a record {TOKEN} at every position")
+        if not all(0 <= token < config.vocab_size for token in fed):
+            raise TraceFormatError(f"a token is none of the {config.vocab_size} of the vocabulary")
+        return cls(config, tensors, fed, _recorded(config, len(fed), records))
+
+    def outputs(self, ops: Ops, dtype: npt.DTypeLike, *, seed: int | None = None) -> dict[Key, Array]:
+        """Run every operation on recorded inputs: (point, layer) to its own output, (n_tokens, width).
+
+        With a seed, what goes on is moved by a unit in the last place, up or down.
+        """
+        n = len(self.ids)
+        noted: dict[Key, Array] = {}
+        random = np.random.default_rng(seed)
+
+        def take(name: str, layer: int, value: Array) -> Array:
+            # Scores come as (1, H, T, S): rows are tokens here.
+            is_scores = name == SCORES
+            flat = (value[0].transpose(1, 0, 2) if is_scores else value).reshape(n, -1)
+            noted[name, layer] = flat.astype(np.float64)
+            if (name, layer) in self.book:
+                rows, there = self.book[name, layer]
+                flat = np.where(there[:, None], rows, flat).astype(value.dtype)
+            if seed is not None:
+                flat = flat * (1 + random.choice([-_ULP, _ULP], size=flat.shape))
+            return (
+                flat.reshape(n, value.shape[1], -1).transpose(1, 0, 2)[None]
+                if is_scores
+                else flat.reshape(value.shape)
+            )
+
+        engine = Engine(self.config, self.tensors, dtype=dtype, ops=_wrapped(ops, self.config, take))
+        with blas_threads(1), np.errstate(all="ignore"):
+            engine.logits(self.ids, tap=lambda *_: None)
+        return noted
 
 
 def _wrapped(ops: Ops, config: ModelConfig, take: Callable[[str, int, Array], Array]) -> Ops:
@@ -292,11 +315,9 @@ def _largest(values: Array) -> Array:
     return out
 
 
-def _judged(
-    book: Mapping[Key, tuple[Array, Array]], exact: Mapping[Key, Array], floors: Mapping[Key, Array]
-) -> Checked:
+def _judged(book: Book, exact: Mapping[Key, Array], floors: Mapping[Key, Array]) -> Checked:
     ratios: dict[Key, Array] = {}
-    wrong: list[Wrong] = []
+    wrong: list[WrongOperation] = []
     n_judged = 0
     computed = list(exact)
     for key, (rows, there) in book.items():
@@ -313,7 +334,7 @@ def _judged(
             row = int(bad[0])
             index = int(off[row].argmax())
             wrong.append(
-                Wrong(
+                WrongOperation(
                     name=key[0],
                     layer=key[1],
                     position=row,
@@ -367,7 +388,7 @@ _INPUTS = {
 }
 
 
-def _since(computed: Sequence[Key], book: Mapping[Key, tuple[Array, Array]], key: Key, row: int) -> tuple[str, ...]:
+def _since(computed: Sequence[Key], book: Book, key: Key, row: int) -> tuple[str, ...]:
     """The recorded points that an output was judged from; an input without a record counts by its own inputs."""
     found: list[str] = []
     seen: set[Key] = set()
