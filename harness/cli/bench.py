@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import secrets
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -134,6 +135,18 @@ def command(
         settings: dict[str, str | int | float | bool] = {"seed": seed, "rounds": rounds, "budget_s": budget or 0.0}
         if lengths:
             settings["contexts"] = ",".join(map(str, lengths))
+        options = {
+            "--models": models,
+            "--impls": impls,
+            "--precision": precision,
+            "--threads": threads,
+            "--rounds": rounds,
+            "--budget": None if budget is None else f"{budget:g}",
+            "--contexts": contexts,
+            "--seed": seed,
+        }
+        asked = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+        settings["command"] = shlex.join(["harness", "bench", *asked, *(["--synthetic"] if is_synthetic else [])])
         head = _header(groups, builds, settings)
         if old is not None:
             compare.refuse_unlike(old.header, head, other_builds=other_builds)

@@ -72,10 +72,12 @@ def _measured(section: Section) -> str:
     n = sorted({row.rounds for row in section.rows})
     rounds = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}" if n else "no"
     when = f", {section.when}" if section.when else ""
-    return _text(
+    made = "".join(f"\n\nMeasured by {_code(command)}." for command in section.commands)
+    told = _text(
         f"Tokens per second, one at a time: medians of {rounds} interleaved rounds, the tokens of every run verified."
         f" {section.machine_text}{when}."
     )
+    return told + made
 
 
 def table(of: Table, *, is_aligned: bool = True) -> str:
@@ -99,6 +101,13 @@ def _line(cells: list[str]) -> str:
 def _text(text: str) -> str:
     """Return text that markdown and HTML leave as it is, on one line."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", visible(text))
+
+
+def _code(text: str) -> str:
+    """Return text as code within a line."""
+    ticks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    blank = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{ticks}{blank}{visible(text)}{blank}{ticks}"
 
 
 def _fenced(lines: list[str]) -> list[str]:

@@ -117,6 +117,12 @@ class Section:
         )
 
     @property
+    def commands(self) -> tuple[str, ...]:
+        """The command lines that it was measured by."""
+        found = (str(settings["command"]) for _, _, settings in self.settings if "command" in settings)
+        return tuple(dict.fromkeys(found))
+
+    @property
     def when(self) -> str:
         """The days on which it was measured."""
         days = sorted({started[:10] for _, started, _ in self.settings if started})
