@@ -17,5 +17,5 @@ COMMANDS = {
     "adopt": "Find how a program wants to be called, and write its manifest.",
     "smoke": "Try a new program of the line protocol with three requests, and show every byte.",
     "record": "Make or renew goldens, showing what would change.",
-    "report": "Render the run file of a check as text, markdown, HTML, JUnit, a badge or JSON.",
+    "report": "Render run files as text, markdown, a page with plots, JSON, CSV, JUnit or a badge.",
 }
