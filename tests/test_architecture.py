@@ -32,6 +32,7 @@ RANKS = {
     "judging": 2,
     "models": 2,
     "adapters": 3,
+    "conversion": 3,
     "diagnosis": 3,
     "bench": 4,
     "conformance": 4,

@@ -12,10 +12,12 @@ __all__ = ["COMMANDS"]
 COMMANDS = {
     "check": "Judge implementations on golden cases: right or wrong, where, and by how much.",
     "run": "Write a text with the reference engine.",
+    "convert": "Write a model in another format, and check it by its tensors and logits.",
     "bench": "Measure speed beside what the machine can do at most.",
     "compare": "Say what changed between two run files: verdicts, or speeds.",
     "adopt": "Find how a program wants to be called, and write its manifest.",
     "smoke": "Try a new program of the line protocol with three requests, and show every byte.",
+    "trace": "Name the first operation of a program whose output is wrong while its inputs are right.",
     "record": "Make or renew goldens, showing what would change.",
     "report": "Render run files as text, markdown, a page with plots, JSON, CSV, JUnit or a badge.",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,8 @@ class Format:
         own_logits: (path, ids) -> logits (n_tokens, vocab_size) in float64, computed by the format's own names and
             conventions and sharing no table with `read` and `write`: what shows a reader and a writer that are wrong
             alike. None where the tensors lie as they do here.
+        error_bound: (float32 values, word of `dtypes`) -> largest |stored - value| of each, for types that are no
+            floats and are read back as float32.
         read_tokenizer: path -> the tokenizer that lies in it, None where there is none.
     """
 
@@ -72,5 +75,6 @@ class Format:
     dtypes: tuple[str, ...] = ("float32",)
     refuses: Callable[[ModelConfig], str | None] = _holds_all
     own_logits: Callable[[Path, Sequence[int]], NDArray[np.float64]] | None = None
+    error_bound: Callable[[NDArray[Any], str], NDArray[np.float64]] | None = None
     read_tokenizer: Callable[[Path], Tokenizer | None] | None = None
     is_directory: bool = False
