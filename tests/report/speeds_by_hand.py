@@ -81,6 +81,7 @@ def bench(
     builds=None,
     ratios=False,
     started="2026-01-02T03:04:05",
+    command="",
 ):
     """The run file that holds rows, as it is read."""
     models = {
@@ -94,7 +95,7 @@ def bench(
         dict(machine),
         models,
         builds or {one.key.impl: "12" * 32 for one in rows},
-        {"seed": 1, "rounds": 9},
+        {"seed": 1, "rounds": 9, **({"command": command} if command else {})},
         started,
     )
     limits = tuple(Limit(one.key.model, one.key.precision, one.key.threads, 0, 1e10, 9e9, 1e11, "C") for one in rows)
@@ -111,6 +112,6 @@ def everything():
     two = row("c", 180.0, 170.0, 190.0, threads=2, is_busy=True, notes=("busy machine",))
     int8 = row("c-q8", 300.0, precision="q8", to_fp32=Comparison(Result.FASTER, 3.0, 2.9, 3.1, 0.99, 9))
     gone = Absent(Key("15M", "f32", 1, "ts"), "MISMATCH", "token 3 is wrong")
-    file = bench(c, zig, two, int8, absent=[gone])
+    file = bench(c, zig, two, int8, absent=[gone], command="harness bench --impls c,`zig`")
     ratio = Ratio("c", Comparison(Result.FASTER, 2.5, 2.4, 2.6, 0.99, 9))
     return gather([file], [{zig.key: ratio}])

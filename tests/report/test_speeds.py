@@ -160,6 +160,7 @@ def test_markdown_has_both_tables_and_says_what_the_columns_are():
     assert "| Abacus 9 | 15M | c | 100 −5 +4 | 2 threads: 180 −10 +10 |" in text
     assert "\n- prefill: prompt tokens per second" in text
     assert "medians of 9 interleaved rounds" in text
+    assert "Measured by `` harness bench --impls c,`zig` ``." in text
 
 
 @given(st.text(), st.text())
