@@ -120,6 +120,7 @@ def measure(
     budget_s: float | None = None,
     seed: int = 0,
     contexts: Sequence[int] = (),
+    is_bare: bool = False,
     probes: Probes | None = None,
     room: Callable[[Workload, Prompt, int], int] | None = None,
     n_cpus: int = 1,
@@ -138,6 +139,7 @@ def measure(
         budget_s: seconds for everything; the groups share it, and one that gets no round has no row.
         seed: of orders and prompts.
         contexts: context lengths up to which further runs of every round go.
+        is_bare: rounds are the two runs that a decoding speed needs, and nothing else.
         probes: of the machine's limits.
         room: how many tokens a real model generates before it stops by itself, up to so many.
         memory_bytes: that can be had; tells models that memory does not hold. Without it every model is taken to fit.
@@ -149,6 +151,7 @@ def measure(
         probes=probes,
         room=room,
         contexts=tuple(contexts),
+        is_bare=is_bare,
         n_cpus=n_cpus,
         memory_bytes=memory_bytes,
         record=record,
@@ -180,6 +183,7 @@ class _Session:
     probes: Probes | None
     room: Callable[[Workload, Prompt, int], int] | None
     contexts: tuple[int, ...]
+    is_bare: bool
     n_cpus: int
     memory_bytes: Callable[[], int] | None
     record: Callable[[Record], None]
@@ -196,6 +200,8 @@ class _Session:
         in_memory = self._holds(work)
         token_s = guessed_token_s(work.token_bytes, in_memory=in_memory)
         n = lengths(work.config, token_s, self.contexts)
+        if self.is_bare:
+            n = replace(n, n_long_prompt=n.n_prompt)
         try:
             alive, expected_s, n = self._warm_up(group, n, rounds, deadline, is_slow=token_s > _SLOW_S)
             started = self.clock()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import secrets
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -21,13 +21,12 @@ from rich.table import Table
 import harness
 from harness.adapters.implementation import ProcessImplementation
 from harness.bench import compare, roofline, workload
-from harness.bench.calibrate import calibrate
 from harness.bench.machine import machine, memory_bytes
 from harness.bench.measure import Group, Outcome, Progress, measure
-from harness.bench.rows import slopes
 from harness.bench.stats import Result
 from harness.bench.workload import PRECISIONS, Workload, shape_of
-from harness.benchfile import Absent, BenchFile, BenchWriter, Header, Key, ModelFacts, grouped, read
+from harness.benchfile import Absent, BenchFile, BenchWriter, Header, Key, ModelFacts, read
+from harness.cli import bench_calibrate
 from harness.cli.bench_self import of_the_engine
 from harness.cli.bench_verify import Verifier, build_hash
 from harness.cli.options import words
@@ -43,6 +42,8 @@ from harness.results import Kind, kind_of_failure
 __all__ = ["command", "console_for_stdout", "print_changes", "share_of"]
 
 _MODELS = "260K,15M,42M,110M"
+_ROUNDS = 9
+_TELL_EVERY_S = 60.0
 _WIDTH = 118  # where stdout is no terminal
 
 
@@ -51,8 +52,9 @@ def command(
         bool, typer.Option("--self", help="Measure the reference engine beside this machine's limits.")
     ] = False,
     models: Annotated[
-        str, typer.Option("--models", help=f"Model shapes, of {', '.join(workload.SHAPES)}.")
-    ] = _MODELS,
+        str | None,
+        typer.Option("--models", help=f"Model shapes, of {', '.join(workload.SHAPES)}.", show_default=_MODELS),
+    ] = None,
     impls: Annotated[
         str | None,
         typer.Option("--impls", help="Names in impls/, manifests or programs.", show_default="all of ours"),
@@ -63,7 +65,10 @@ def command(
     threads: Annotated[
         str, typer.Option("--threads", help="Threads each program is to use; a list measures each.")
     ] = "1",
-    rounds: Annotated[int, typer.Option("--rounds", min=1, max=10000, help="Interleaved rounds at most.")] = 9,
+    rounds: Annotated[
+        int | None,
+        typer.Option("--rounds", min=1, max=10000, help="Interleaved rounds at most.", show_default=str(_ROUNDS)),
+    ] = None,
     budget: Annotated[
         float | None, typer.Option("--budget", min=1, help="Seconds for everything.", show_default="none")
     ] = None,
@@ -100,13 +105,22 @@ def command(
         bool,
         typer.Option("--calibrate", help="Compare one program with itself: what verdicts are worth on this machine."),
     ] = False,
+    series: Annotated[
+        Path | None,
+        typer.Option("--series", help="Calibrate by the run file of an earlier calibration; nothing is measured."),
+    ] = None,
 ) -> int:
     """Measure tokens per second from outside, in interleaved rounds; only runs whose tokens are right have a row.
 
     Decode and prefill speeds are slopes between run lengths, so start-up and loading do not count. Models whose
     weights are not at hand are synthetic ones of the same shape, and labelled so.
     """
-    names = words(models) or []
+    if series is not None and not is_calibration:
+        raise InputError("is for a calibration", where="--series", hint="say --calibrate as well")
+    if is_calibration:
+        models, impls = models or "260K", impls or "c"
+        rounds, budget = rounds or bench_calibrate.ROUNDS, budget or bench_calibrate.BUDGET_S
+    names, rounds = words(_MODELS if models is None else models) or [], rounds or _ROUNDS
     if not names:
         raise InputError("no model is selected", where="--models", hint=f"there are {', '.join(workload.SHAPES)}")
     for name in names:
@@ -115,10 +129,14 @@ def command(
     if is_self:
         return of_the_engine(names, rounds, json_file)
     slack = share_of(tolerance)
+    if series is not None:
+        return bench_calibrate.of_series(
+            read(series), tolerance=slack, json_file=json_file, markdown_file=markdown_file
+        )
     old = read(baseline) if baseline is not None else None
     counts, kinds = _numbers(threads, "--threads"), _precisions(precision)
     lengths = _numbers(contexts, "--contexts") if contexts is not None else []
-    path = out or cache_dir() / "runs" / "bench.jsonl"
+    path = out or cache_dir() / "runs" / ("calibration.jsonl" if is_calibration else "bench.jsonl")
     if baseline is not None and path.exists() and path.resolve() == baseline.resolve():
         raise InputError("is the baseline itself", path=path, hint="name another file with --out")
     story = Console(stderr=True, markup=False, highlight=False)
@@ -129,7 +147,7 @@ def command(
             names, kinds, counts, chosen, named=impls is not None, is_synthetic=is_synthetic, told=status.update
         )
         if is_calibration and (len(groups) != 1 or len(groups[0].impls) != 1):
-            hint = "such as --models 260K --impls c --rounds 2000"
+            hint = "such as --models 260K --impls c"
             raise InputError("needs one program on one model", where="--calibrate", hint=hint)
         seed = secrets.randbelow(2**31) if seed is None else seed
         settings: dict[str, str | int | float | bool] = {"seed": seed, "rounds": rounds, "budget_s": budget or 0.0}
@@ -160,18 +178,23 @@ def command(
             budget_s=budget,
             seed=seed,
             contexts=lengths,
-            probes=roofline.probes(story.print),
+            is_bare=is_calibration,
+            probes=None if is_calibration else roofline.probes(story.print),
             room=verifier.room,
             n_cpus=machine().n_cpus,
             memory_bytes=memory_bytes,
             record=run.add,
-            progress=lambda p: status.update(_told(p)),
+            progress=_Progress(story, status.update),
         )
         outcome.absent += left_out
         if not outcome.interrupted:
             run.finish()
     if is_calibration:
-        return _calibrated(outcome, slack, json_file)
+        if outcome.absent:
+            raise InputError(outcome.absent[0].reason, where=outcome.absent[0].kind)
+        return bench_calibrate.of_series(
+            read(path), tolerance=slack, json_file=json_file, markdown_file=markdown_file
+        )
     speeds = load_speeds([path])
     documents = [
         (json_file, lambda: document.render(speeds=speeds)),
@@ -314,6 +337,20 @@ def _facts(work: Workload) -> ModelFacts:
     return ModelFacts(files.sha256, files.tokenizer_sha256, work.is_synthetic, work.token_bytes, work.config.n_params)
 
 
+class _Progress:
+    """Tells how far a benchmark is: in place on a terminal, else a line a minute."""
+
+    def __init__(self, console: Console, update: Callable[[str], None]) -> None:
+        self._console, self._update = console, update
+        self._told_at = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        self._update(_told(progress))
+        if not self._console.is_terminal and time.monotonic() - self._told_at >= _TELL_EVERY_S:
+            self._told_at = time.monotonic()
+            self._console.print(_told(progress))
+
+
 def _told(progress: Progress) -> str:
     if progress.left_s is None:
         return progress.what
@@ -340,27 +377,6 @@ def _concluded(
         return 128 + signal.SIGINT
     tell(f"samples are in {path}")
     return 1 if failed else 0
-
-
-def _calibrated(outcome: Outcome, tolerance: float, json_file: Path | None) -> int:
-    """Tell what comparisons of a program with itself came to."""
-    series = [s for found in grouped(outcome.samples).values() for s in slopes(found).values()]
-    found = calibrate(series, tolerance=tolerance)
-    if json_file:
-        facts = {"machine": dataclasses.asdict(machine()), "series": series}
-        calibrations = [dataclasses.asdict(one) for one in found]
-        emit(json.dumps({**facts, "calibrations": calibrations}, indent=1) + "\n", json_file)
-    if json_file is None or not is_stdout(json_file):
-        console = console_for_stdout()
-        console.print(f"{len(series):,} rounds of one program, in trials of neighbours taken for the two sides:")
-        for one in found:
-            console.print(f"{one.n_pairs} pairs: false verdicts {one.false}")
-            for slowdown, hits in one.found.items():
-                missed = f"; called SAME {one.missed[slowdown]}" if slowdown in one.missed else ""
-                console.print(f"    slower by {slowdown:.0%}: found {hits}{missed}")
-    if not found:
-        tell("too few rounds for a trial: ask for more with --rounds")
-    return 0 if found else 1
 
 
 def console_for_stdout() -> Console:

@@ -25,6 +25,9 @@ from tests.parrots import make_parrot
         (["--baseline", "no-such.jsonl"], "cannot be read"),
         (["--calibrate", "--models", "260K", "--impls", "numpy,compact"], "one program on one model"),
         (["--budget", "0"], "see harness bench --help"),
+        (["--contexts", "64,x"], "whole numbers from 1 on"),
+        (["--series", "no-such.jsonl"], "is for a calibration"),
+        (["--calibrate", "--series", "no-such.jsonl"], "cannot be read"),
         (["--self", "--models", "7X"], "no model shape '7X'"),
         (["--self", "--models", ","], "no model is selected"),
         (["--self", "--json", "no/such/directory/x.json"], "the directory does not exist"),
@@ -106,6 +109,38 @@ def test_a_program_that_is_not_on_this_machine_is_a_line_unless_it_is_named(tmp_
     assert benchfile.read(tmp_path / "run.jsonl").absent == ()
     assert main([*ask, "--impls", "compact,elsewhere"]) == 0
     assert [one.kind for one in benchfile.read(tmp_path / "run.jsonl").absent] == ["SKIPPED"]
+
+
+def test_a_calibration_records_its_series_and_can_be_repeated_from_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("HARNESS_MODELS", raising=False)
+    recorded, text, facts = tmp_path / "series.jsonl", tmp_path / "report.md", tmp_path / "facts.json"
+    main(["bench", "--calibrate", "--rounds", "24", "--out", str(recorded), "--json", str(facts)])
+    capsys.readouterr()
+    run = benchfile.read(recorded)
+    assert {(s.run, s.round) for s in run.samples if s.round >= 0} == {
+        (name, n) for n in range(24) for name in ("short", "long")
+    }
+    assert not run.limits
+    told = json.loads(facts.read_text())
+    assert len(told["series"]) == 24
+    assert [one["n_pairs"] for one in told["calibrations"]] == [10]
+    again = main(["bench", "--calibrate", "--series", str(recorded), "--markdown", str(text)])
+    assert again in (0, 1)
+    assert text.read_text() in capsys.readouterr().out
+    assert "c on 260K f32 with 1 thread, compared with itself: 24 rounds recorded" in text.read_text()
+    assert "| 10 | " in text.read_text()
+
+
+def test_a_series_of_two_programs_calibrates_nothing(tmp_path, capsys):
+    facts = benchfile.ModelFacts("a", "b", True, 1, 1)
+    head = benchfile.Header("0", {"cpu": "x"}, {"260K f32": facts}, {}, {})
+    with benchfile.BenchWriter.create(tmp_path / "two.jsonl", head) as writer:
+        for impl in ("a", "b"):
+            key = benchfile.Key("260K", "f32", 1, impl)
+            for name, n in (("short", 8), ("long", 100)):
+                writer.add(benchfile.Sample(key, 0, name, 8, n, n / 100, None, 0.1, 1, None, 1, "EXACT"))
+    assert main(["bench", "--calibrate", "--series", str(tmp_path / "two.jsonl")]) == 2
+    assert "one program on one model" in capsys.readouterr().err
 
 
 # ---- harness compare
