@@ -9,15 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from harness.conformance.claim import Claim, last_line
 from harness.conformance.judge import Judge
-from harness.errors import TokenizerError
+from harness.errors import ImplementationError, TokenizerError
+from harness.judging.floor import MULTIPLE, RUN_QUANTILE
+from harness.judging.logits import Fit, fit, how_wrong, quality
 from harness.judging.text_walk import Rule, Walk
 from harness.results import Kind, Verdict, kind_of_failure
 from harness.tokenizer.bpe import KNOWN_WRONG
 
 __all__ = ["IdClaim", "IdJudge"]
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(slots=True)
@@ -28,11 +36,17 @@ class IdClaim(Claim):
         encoded: the ids that it gave for the prompt; None where it does not offer that.
         generated: the ids that it gave after the honest prompt ids.
         asked: a command line that puts the deciding request again.
+        fed, first, logits, asked_logits: the sequence whose logits were asked for, from which position on, what
+            came, and the command line; empty where they were not.
     """
 
     encoded: list[int] | None = None
     generated: list[int] = field(default_factory=list)
     asked: str = ""
+    fed: list[int] = field(default_factory=list)
+    first: int = 0
+    logits: npt.NDArray[np.float32] | ImplementationError | None = None
+    asked_logits: str = ""
 
     @property
     def reproduce(self) -> str:
@@ -62,6 +76,58 @@ class IdJudge(Judge):
             reason=self._wrong_tokenizer(claim, claim.encodings, found),
             tokenizer=Kind.MISMATCH,
         )
+
+    def logits_verdict(self, claim: IdClaim) -> Verdict:
+        """Judge the logits along the golden sequence, against the noise floor of each position."""
+        assert claim.logits is not None
+        if isinstance(claim.logits, ImplementationError):
+            failure = claim.logits
+            verdict = self._verdict(claim, kind_of_failure(failure), failure.what)
+            return replace(verdict, reproduce=claim.asked_logits)
+        reference = self.reference
+        exact = reference.exact.logits(claim.fed, first=claim.first).astype(np.float64)
+        usual = np.full(len(exact), reference.floors(self.manifest.precision, claim.fed).usual)
+        found = fit(exact, claim.logits, usual)
+        floors = usual
+        if found.distance.max() > MULTIPLE * usual[0]:  # the floors of all positions cost some passes
+            whole = reference.exact.logits(claim.fed).astype(np.float64)
+            floors = reference.floors_along(claim.fed, whole)[claim.first :]
+            found = fit(exact, claim.logits, floors)
+        kind, reason = Kind.EXACT, ""
+        declared = reference.floors(self.manifest.precision, claim.fed).declared
+        if not found.is_within(floors):
+            kind = Kind.MISMATCH
+            if declared is not None and np.quantile(found.distance, RUN_QUANTILE) <= MULTIPLE * declared:
+                kind, reason = (
+                    Kind.WITHIN,
+                    f"inside the noise of {self.manifest.precision}, the precision it declares",
+                )
+        if kind is Kind.MISMATCH:
+            reason = self._wrong_logits(claim, exact, claim.logits, floors, found)
+        return replace(
+            self._verdict(claim, kind, reason),
+            reproduce=claim.asked_logits,
+            n_judged=max(0, len(claim.fed) - max(claim.first, len(claim.case.prompt_ids) - 1)),
+            conventions=(found.convention,) if found.convention else (),
+        )
+
+    def _wrong_logits(self, claim: IdClaim, exact: Array, actual: Array, floors: Array, found: Fit) -> str:
+        """Say how the logits are wrong, where most, and what that does to the text."""
+        row, id_ = found.worst
+        following = claim.fed[claim.first + 1 :]
+        words = [how_wrong(exact, actual, floors)]
+        in_floors = found.distance[row] / max(float(floors[row]), 1e-30)
+        words.append(
+            f"most at position {claim.first + row}, id {id_}: expected {exact[row, id_]:.6g}, "
+            f"actual {actual[row, id_]:.6g}, {in_floors:.3g} noise floors apart"
+        )
+        if np.isfinite(actual).all():
+            means = quality(exact, actual, following)
+            words.append(
+                f"KL {means.kl.mean:.2g} nats (99 %: {means.kl_99:.2g}), same likeliest id {means.top_1.mean:.1%}, "
+                f"perplexity {means.perplexity:.4g} for {means.reference_perplexity:.4g}"
+            )
+        return "; ".join(words)
 
     def settle_tokenizer(self, claims: Sequence[IdClaim], verdicts: dict[str, Verdict]) -> None:
         """Name the tokenizer that explains the ids of all prompts; where none does, each keeps its own names."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from harness.adapters.implementation import Implementation
@@ -21,6 +21,7 @@ from harness.results import Kind, Observation, Request, Verdict
 __all__ = ["LEVELS", "ask", "merged"]
 
 LEVELS = ("TEXT", "TOKENS", "LOGITS")
+_MAX_LOGITS = 1 << 22  # numbers in one reply: 32 MiB of text
 _MAX_LOST = 3  # times in a row that a program is started anew, before the rest is BLOCKED
 
 
@@ -30,16 +31,17 @@ def ask(
     files: ModelFiles,
     reference: Reference,
     *,
+    levels: Sequence[str] = ("TOKENS",),
     limits: Limits | None = None,
     threads: int = 1,
-    on_asked: Callable[[Case], None] | None = None,
 ) -> list[IdClaim | Verdict]:
-    """Put cases to a program, all in one session: prompts to encode, honest prompt ids to continue.
+    """Put cases to a program, all in one session: prompts to encode, honest prompt ids to continue, logits to give.
 
     Args:
         cases: of one model, none of them a chat.
         files: that the program is given.
         reference: the model as the judge sees it.
+        levels: TOKENS, LOGITS or both.
 
     Returns:
         For each case a claim, or a verdict where there is none: BLOCKED, after the program was lost several times in
@@ -56,11 +58,11 @@ def ask(
                 found.append(plain_verdict(case, impl.name, Kind.BLOCKED, reason))
                 continue
             claim = _ask(case, case.request(files, threads), reference, session)
+            if "LOGITS" in levels:
+                _ask_logits(claim, reference, session)
             failure = claim.seen.failure
             n_lost = n_lost + 1 if failure is not None and not isinstance(failure, Unsupported) else 0
             found.append(claim)
-            if on_asked:
-                on_asked(case)
         try:
             session.quit()
         except ImplementationError as failure:
@@ -100,6 +102,18 @@ def _ask(case: Case, request: Request, reference: Reference, session: Session) -
         peak_rss_bytes=session.peak_rss_bytes,
     )
     return IdClaim(case, seen, request, encoded=encoded, generated=generated, asked=asked or session.reproduce)
+
+
+def _ask_logits(claim: IdClaim, reference: Reference, session: Session) -> None:
+    """Ask for the logits of a golden sequence, of as many of its last positions as fit."""
+    case, config = claim.case, reference.config
+    claim.fed = list(case.prompt_ids if case.ids is None else [case.prompt_ids[0], *case.ids[:-1]])[: config.seq_len]
+    claim.first = max(0, len(claim.fed) - _MAX_LOGITS // config.vocab_size)
+    try:
+        claim.logits = session.logits(claim.fed, first=claim.first)[:, : config.vocab_size]
+    except ImplementationError as failure:
+        claim.logits = failure
+    claim.asked_logits = session.reproduce
 
 
 def merged(found: Mapping[str, Verdict]) -> Verdict:

@@ -118,6 +118,15 @@ class Reference:
             self._known_floors[key] = float(position_floor(self.exact.logits(ids, first=last), members)[0])
         return self._known_floors[key]
 
+    def floors_along(self, sequence: Sequence[int], exact: Array) -> Array:
+        """Return (n,) the noise floors of a whole sequence, given its (n, vocab_size) exact logits.
+
+        For float32 the floor of each position; for an int8 model one for all, the quantile over the run.
+        """
+        if self.is_int8:
+            return np.full(len(sequence), self.run_floor("int8", sequence))
+        return position_floor(exact, [engine.logits(sequence) for engine in self.ensemble])
+
     @cached_property
     def usual_floor(self) -> float:
         """The largest noise floor over the reference's own story."""

@@ -112,9 +112,8 @@ def verify_group(
         early = on_settled if claimed == ["TEXT"] else None
         by_level["TEXT"] = _by_text(cases, impl, reference, given, limits, threads, observe, on_observed, early)
     if set(claimed) - {"TEXT"}:
-        by_level |= _by_protocol(
-            [case for case in cases if not case.is_chat], impl, reference, given, limits, threads
-        )
+        asked = [case for case in cases if not case.is_chat]
+        by_level |= _by_protocol(asked, impl, reference, given, limits, threads, claimed)
     nothing = f"speaks no level of {', '.join(levels)}"
     verdicts = []
     for case in cases:
@@ -195,12 +194,13 @@ def _by_protocol(
     given: ModelFiles,
     limits: Limits | None,
     threads: int,
+    levels: Sequence[str],
 ) -> dict[str, dict[str, Verdict]]:
-    """Put every case through the line protocol and judge the ids; verdicts by level and the case's key."""
+    """Put every case through the line protocol and judge what comes; verdicts by level and the case's key."""
     if not cases:
         return {}
     try:
-        found = ask(cases, impl, given, reference, limits=limits, threads=threads)
+        found = ask(cases, impl, given, reference, levels=levels, limits=limits, threads=threads)
     except _CANNOT_RUN as error:
         return {"TOKENS": {case.key: _cannot_run(case, impl, error) for case in cases}}
     judge = IdJudge(impl, reference)
@@ -213,7 +213,9 @@ def _by_protocol(
         _settle_generator(judge, claims, verdicts)
         judge.settle_tokenizer(claims, verdicts)
         _settle_precision(judge, claims, verdicts)
-    return {"TOKENS": verdicts}
+        logits = {claim.case.key: judge.logits_verdict(claim) for claim in claims if claim.logits is not None}
+    found_at = {"TOKENS": verdicts, "LOGITS": logits}
+    return {level: found_at[level] for level in levels if level in found_at}
 
 
 # ---- what can be asked of a program ------------------------------------------------------------------------------
