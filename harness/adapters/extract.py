@@ -130,8 +130,7 @@ def best(
     Args:
         stdout: all that was printed.
         prompt: bytes of the prompt that was asked for.
-        expected: what llama2.c's way of printing would give without the final newline: the prompt's echo,
-        then
+        expected: what llama2.c's way of printing would give without the final newline: the prompt's echo, then
             the continuation.
         pattern: a manifest's `text`.
         echo: a manifest's: "prompt" (the echo is there), "none" (it is not), "auto" (see which fits).
