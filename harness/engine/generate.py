@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from harness.engine.kv_cache import CacheKind
 from harness.engine.model import Engine
+from harness.engine.ops import Tap
 from harness.engine.ops import forced as plain_forced
 from harness.engine.sampler import Xorshift, sample
 
@@ -36,6 +37,7 @@ def generate(
     stop: frozenset[int] = frozenset({BOS}),
     cache: CacheKind = "in-place",
     one_by_one: bool = False,
+    taps: Callable[[int, Sequence[int]], Tap] | None = None,
 ) -> Iterator[int]:
     """Yield the token after each position: the rest of the prompt, then what the model says.
 
@@ -48,6 +50,7 @@ def generate(
         stop: ids that end the generation; the stopping id is yielded.
         cache: how keys and values are kept.
         one_by_one: feed the prompt a token at a time instead of as one sequence.
+        taps: makes the tap of a call from the position of its first token and its tokens.
     """
     config, ops = engine.config, engine.ops
     temperature, topp = float(np.float32(temperature)), float(np.float32(topp))  # 1e-50 is greedy
@@ -67,10 +70,10 @@ def generate(
                 return
         if n_forced == steps:
             return
-        session.extend(prompt_ids[:n_forced])
+        session.extend(prompt_ids[:n_forced], tap=taps(0, prompt_ids[:n_forced]) if taps else None)
         token, position = prompt_ids[n_forced], n_forced
     while position < steps:
-        logits = session.extend([token])[0]
+        logits = session.extend([token], tap=taps(position, [token]) if taps else None)[0]
         follows = ops.forced(config, position, prompt_ids)
         drawn = ops.draws_coin(config, position, is_forced=follows is not None, temperature=temperature)
         coin = rng.coin() if drawn else np.float32(0)

@@ -496,14 +496,14 @@ class Engine:
             tap("embedding", -1, x)
         for layer in ops.layer_order(config):
             x = self._block(Step(config, layer, pos, dtype, memo), x, self.layer(layer), attend, tap)
-        if last:
+        if last and not tap:
             x, step.pos = x[-1:], pos[-1:]
         h = self._final(step, x)
         logits = self._classified(step, h, self._outer("lm_head"))
         if tap:
             tap("final_norm", -1, h)
             tap("logits", -1, logits)
-        return logits
+        return logits[-1:] if last else logits
 
     def session(self, *, cache: CacheKind = "in-place", capacity: int | None = None) -> Session:
         """Start a sequence that grows token by token (or chunk by chunk)."""

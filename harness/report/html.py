@@ -26,7 +26,7 @@ from harness.report.summary import (
     visible,
 )
 
-__all__ = ["render"]
+__all__ = ["page", "render"]
 
 _DIRECTORY = Path(__file__).parent
 
@@ -37,25 +37,38 @@ def render(summary: Summary | None = None, speeds: Speeds | None = None) -> str:
     Raises:
         MissingDependency: Jinja2 is not installed; or, where there are speeds, Altair or vl-convert.
     """
+    return page(
+        _title(summary, speeds),
+        summary=summary,
+        verdicts=tables.verdicts(summary) if summary else None,
+        ties=tables.ties(summary) if summary else None,
+        speeds=speeds,
+        parts=[_part(section) for section in speeds.sections] if speeds else [],
+    )
+
+
+def page(title: str, **values: Any) -> str:
+    """Render the page with some of its parts: `summary`, `speeds`, `trace` and what their templates read.
+
+    Raises:
+        MissingDependency: Jinja2 is not installed.
+    """
     css, script = ((_DIRECTORY / name).read_text("utf-8") for name in ("page.css", "page.js"))
     policy = f"default-src 'none'; img-src data:; style-src {_hash(css)}; script-src {_hash(script)}"
-    page = (
+    known: dict[str, Any] = {"summary": None, "speeds": None, "trace": None}
+    rendered = (
         _environment()
         .get_template("page.html.j2")
         .render(
-            title=_title(summary, speeds),
+            title=title,
             policy=policy + "; base-uri 'none'; form-action 'none'",
             css=css,
             script=script,
             version=harness.__version__,
-            summary=summary,
-            verdicts=tables.verdicts(summary) if summary else None,
-            ties=tables.ties(summary) if summary else None,
-            speeds=speeds,
-            parts=[_part(section) for section in speeds.sections] if speeds else [],
+            **(known | values),
         )
     )
-    return f"{page}\n"
+    return f"{rendered}\n"
 
 
 @functools.cache

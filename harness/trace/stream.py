@@ -10,7 +10,7 @@ outside of the blocks. The record `token` holds one value, the id that is fed at
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from harness.errors import TraceFormatError
 from harness.trace.points import AFTER, BEFORE, IN_LAYER, SCORES
 
-__all__ = ["MAGIC", "POINTS", "TOKEN", "VARIABLE", "Record", "read_trace", "records_of", "write_trace"]
+__all__ = ["MAGIC", "POINTS", "TOKEN", "VARIABLE", "Record", "TraceWriter", "read_trace", "records_of"]
 
 Array = npt.NDArray[Any]
 
@@ -59,14 +59,30 @@ def records_of(name: str, layer: int, values: Array, *, start: int = 0) -> Itera
         yield Record(name, layer, position, seen.reshape(-1))
 
 
-def write_trace(file: BinaryIO, records: Iterable[Record], *, begin: bool = True) -> None:
-    """Write records, behind the first line if `begin`."""
-    if begin:
+class TraceWriter:
+    """Writes a trace as its values arise. `at` fits `harness.engine.generate`'s argument `taps`.
+
+    >>> import io
+    >>> file = io.BytesIO()
+    >>> TraceWriter(file).write([Record("token", -1, 0, np.array([1.0]))])
+    >>> file.getvalue()
+    b'harness-trace 1\\ntoken -1 0 1\\n\\x00\\x00\\x80?'
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         file.write(MAGIC)
-    for record in records:
-        values = np.ascontiguousarray(record.values, "<f4").reshape(-1)
-        file.write(b"%s %d %d %d\n" % (record.name.encode(), record.layer, record.position, len(values)))
-        file.write(values.tobytes())
+
+    def write(self, records: Iterable[Record]) -> None:
+        for record in records:
+            values = np.ascontiguousarray(record.values, "<f4").reshape(-1)
+            header = f"{record.name} {record.layer} {record.position} {len(values)}\n"
+            self._file.write(header.encode() + values.tobytes())
+
+    def at(self, start: int, ids: Sequence[int]) -> Callable[[str, int, Array], None]:
+        """Record the tokens of a call, and return the tap that records what it computes."""
+        self.write(records_of(TOKEN, -1, np.array(ids)[:, None], start=start))
+        return lambda name, layer, values: self.write(records_of(name, layer, values, start=start))
 
 
 def read_trace(path: Path) -> Iterator[Record]:

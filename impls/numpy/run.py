@@ -15,10 +15,12 @@ import os
 for library in ("OPENBLAS", "MKL", "OMP", "VECLIB_MAXIMUM"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
+import contextlib
 import ctypes
 import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -26,9 +28,11 @@ import numpy as np
 
 from harness import checkpoint, tokenizer
 from harness.engine import LIBRARY, STRICT, Engine, clamp_steps, generate
+from harness.engine.ops import Tap
 from harness.engine.sampler import Xorshift, sample
 from harness.errors import HarnessError, InputError
 from harness.tokenizer import Tokenizer
+from harness.trace.stream import VARIABLE, TraceWriter
 
 USAGE = """\
 usage: run.py CHECKPOINT [-t X] [-p X] [-s N] [-n N] [-i TEXT] [-z FILE] [-m MODE] [-y TEXT]
@@ -42,6 +46,7 @@ usage: run.py CHECKPOINT [-t X] [-p X] [-s N] [-n N] [-i TEXT] [-z FILE] [-m MOD
   -m MODE  generate or chat (default generate)
   -y TEXT  system prompt, in chat mode
 """
+Taps = Callable[[int, Sequence[int]], Tap]
 BOS, EOS = 1, 2
 LINE_BYTES = 511  # a longer line of chat input counts as several
 
@@ -101,7 +106,7 @@ def put(piece: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def write_text(engine: Engine, vocabulary: Tokenizer, options: Options) -> None:
+def write_text(engine: Engine, vocabulary: Tokenizer, options: Options, taps: Taps | None = None) -> None:
     """Print the prompt and its continuation; the speed counts from the end of the first position on."""
     ids = vocabulary.encode(options.prompt or b"")
     pos, start, before = 0, 0.0, ids[0]
@@ -112,6 +117,7 @@ def write_text(engine: Engine, vocabulary: Tokenizer, options: Options) -> None:
         temperature=options.temperature,
         topp=options.topp,
         seed=options.seed,
+        taps=taps,
     ):
         pos += 1
         if token == BOS:
@@ -169,7 +175,9 @@ def main(words: list[bytes]) -> None:
         engine = load(words[0])
         vocabulary = tokenizer.read(os.fsdecode(options.tokenizer), engine.config.vocab_size)
         if options.mode == b"generate":
-            write_text(engine, vocabulary, options)
+            trace = os.environ.get(VARIABLE)
+            with open(trace, "wb") if trace else contextlib.nullcontext() as file:
+                write_text(engine, vocabulary, options, TraceWriter(file).at if file else None)
         elif options.mode == b"chat":
             chat(engine, vocabulary, options)
         else:
