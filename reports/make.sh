@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Make the reports of this directory, or those that are named: reports/make.sh speed int8
+# One at a time, on a machine that does nothing else. README.md beside this file says what each is.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+harness=.venv/bin/harness
+
+# bench NAME OPTION...: a benchmark as run file, page, tables and lines. Status 1 says that a row is missing: the report
+# says which, and why.
+bench() {
+    local name=reports/$1
+    shift
+    "$harness" bench "$@" --out "$name.jsonl" --html "$name.html" --markdown "$name.md" --csv "$name.csv" ||
+        [ $? -eq 1 ]
+}
+
+make_report() {
+    case $1 in
+    speed)
+        bench speed --models 260K,15M,42M,110M --rounds 9 --contexts 64,128,256,512,1024
+        "$harness" report --readme README.md reports/speed.jsonl
+        ;;
+    int8) bench int8 --models 15M,42M,110M --impls c,zig --precision f32,q8 --rounds 9 ;;
+    threads) bench threads --models 42M,110M --impls c,zig,numpy --threads 1,2 --rounds 9 ;;
+    large)
+        bench large-1B --models 1B --impls c,zig --precision f32,q8 --rounds 5
+        bench large-7B --models 7B --impls c,zig --precision q8 --rounds 5
+        "$harness" report reports/large-1B.jsonl reports/large-7B.jsonl \
+            --html reports/large.html --markdown reports/large.md --csv reports/large.csv
+        ;;
+    reference) "$harness" bench --self --json reports/reference.json ;;
+    calibration)
+        "$harness" bench --calibrate --models 260K --impls c --rounds 2000 \
+            --out reports/calibration.jsonl --json reports/calibration.json
+        ;;
+    conformance)
+        "$harness" check --suite core,tinystories --out reports/conformance.jsonl || [ $? -eq 1 ]
+        "$harness" report reports/conformance.jsonl --html reports/conformance.html --markdown reports/conformance.md
+        ;;
+    *)
+        echo "reports/make.sh: no report is called $1; see reports/README.md" >&2
+        exit 2
+        ;;
+    esac
+}
+
+for name in "${@:-speed int8 threads large reference calibration conformance}"; do
+    for one in $name; do
+        make_report "$one"
+    done
+done
