@@ -21,7 +21,7 @@ import numpy.typing as npt
 from harness.errors import TraceFormatError
 from harness.trace.points import AFTER, BEFORE, IN_LAYER, SCORES
 
-__all__ = ["MAGIC", "POINTS", "TOKEN", "VARIABLE", "Record", "TraceWriter", "read_trace", "records_of"]
+__all__ = ["MAGIC", "OUTSIDE", "POINTS", "TOKEN", "VARIABLE", "Record", "TraceWriter", "read_trace", "records_of"]
 
 Array = npt.NDArray[Any]
 
@@ -29,7 +29,7 @@ VARIABLE = "HARNESS_TRACE"  # the environment variable that names the file to wr
 MAGIC = b"harness-trace 1\n"
 TOKEN = "token"
 POINTS = frozenset({TOKEN, SCORES, *BEFORE, *IN_LAYER, *AFTER})
-_OUTSIDE = frozenset({TOKEN, *BEFORE, *AFTER})
+OUTSIDE = frozenset({TOKEN, *BEFORE, *AFTER})
 _HEADER = 128  # bytes: the longest header line, generously
 _COUNT = 1 << 28  # values of one record
 
@@ -134,6 +134,6 @@ def _header(line: bytes, path: Path, offset: int) -> tuple[str, int, int, int]:
         layer, position, count = (int(word) for word in words[1:])
     except ValueError:
         raise wrong(f"no numbers in {line[:60]!r}") from None
-    if not 0 <= count <= _COUNT or position < 0 or layer < -1 or (layer == -1) != (name in _OUTSIDE):
+    if not 0 <= count <= _COUNT or position < 0 or layer < -1 or (layer == -1) != (name in OUTSIDE):
         raise wrong(f"layer, position or count cannot be: {line[:60]!r}")
     return name, layer, position, count
