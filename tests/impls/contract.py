@@ -41,15 +41,15 @@ SANITIZER_EXIT = 99
 ENVIRONMENT = os.environ | {
     "ASAN_OPTIONS": f"exitcode={SANITIZER_EXIT}:allocator_may_return_null=1:detect_leaks=0",
     "UBSAN_OPTIONS": f"exitcode={SANITIZER_EXIT}",
-    "OMP_NUM_THREADS": "2",
     "OMP_WAIT_POLICY": "passive",  # spinning threads starve each other on a busy machine
 }
+ENVIRONMENT.pop("RUN_PATH", None)
 
 
-def run(program, *args, stdin="", cwd=None):
+def run(program, *args, stdin="", cwd=None, **env):
     command = [str(program), *map(os.fsencode, map(str, args))]
     return subprocess.run(
-        command, input=stdin.encode(), capture_output=True, timeout=60, env=ENVIRONMENT, cwd=cwd, check=False
+        command, input=stdin.encode(), capture_output=True, timeout=60, env=ENVIRONMENT | env, cwd=cwd, check=False
     )
 
 
@@ -72,8 +72,8 @@ def assert_golden(done, golden):
         assert re.fullmatch(rb"achieved tok/s: (\d+\.\d{6}|inf)\n", done.stderr)
 
 
-def run_golden(program, golden, model_path, tok512, *args):
-    return run(program, model_path(golden.model), "-z", tok512, *golden.args, *args, stdin=golden.stdin)
+def run_golden(program, golden, model_path, tok512, *args, **env):
+    return run(program, model_path(golden.model), "-z", tok512, *golden.args, *args, stdin=golden.stdin, **env)
 
 
 SAME_RUNS = {  # arguments: others that must print the same

@@ -14,8 +14,8 @@ import pytest
 
 from .contract import HERE, IMPLS
 from .llama2c_goldens import DECODINGS, ENCODINGS, GOLDENS, quantize_checkpoint
+from .llama2c_units import BIT_PATTERNS, DRAWS, NUCLEUS, NUCLEUS_COINS
 from .node_programs import NodeProgram, assert_rejected
-from .test_c import BIT_PATTERNS, DRAWS, NUCLEUS, NUCLEUS_COINS
 from .tiny import (
     HOSTILE_GROUPS,
     HOSTILE_INTS,

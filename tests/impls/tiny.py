@@ -60,8 +60,8 @@ def filled(whole, value, start=28, end=None):
 
 
 def cuts(size):
-    """Lengths to cut a file at: in the header, then many, then just before the end."""
-    return [*range(0, 64, 3), *range(64, size, 1009), *range(size - 3, size)]
+    """Lengths to cut a file at: every one in the header, then many, then just before the end."""
+    return [*range(64), *range(64, size, 499), *range(size - 5, size)]
 
 
 def tiny_pieces():
