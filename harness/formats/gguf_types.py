@@ -217,7 +217,8 @@ def _q6_k(b: Bytes) -> Floats:
     low = np.concatenate([nibbles & 15, nibbles >> 4], axis=2).reshape(-1, 256)
     quants = (low | (_pairs_of_bits(b[:, 128:192]) << 4)).astype(np.float32) - 32
     scale = _half(b, 208) * b[:, 192:208].view(np.int8).astype(np.float32)
-    return (scale[..., None] * quants.reshape(-1, 16, 16)).reshape(-1, 256)
+    out: Floats = (scale[..., None] * quants.reshape(-1, 16, 16)).reshape(-1, 256)
+    return out
 
 
 _DECODERS: dict[str, Callable[[Bytes], Floats]] = {

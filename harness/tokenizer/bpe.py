@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
 from typing import Literal
 
 from harness.errors import TokenizerError
+from harness.tokenizer.merging import PRIORITIES, merge
 
 __all__ = ["HONEST", "KNOWN_WRONG", "EncodeRules", "Vocabulary", "encode"]
 
@@ -36,7 +36,8 @@ class EncodeRules:
         dummy_prefix: when a space is put before the text; "unless-space": not before a text that begins with
             one.
         bos, eos: None does as the caller says; True and False overrule it.
-        spaces: "trim" drops white space at both ends, "squeeze" also makes one space of each run of spaces.
+        spaces: "trim" drops white space at both ends, "squeeze" also makes one space of each run of spaces;
+            "spaces-squeezed" does that to spaces alone, as SentencePiece's remove_extra_whitespaces.
         meta_space: U+2581 in the text counts as a space.
         specials: the texts <unk>, <s> and </s> become ids 0, BOS and EOS.
         lookup: "codepoint", or "byte": each byte is looked up for itself.
@@ -54,7 +55,7 @@ class EncodeRules:
     dummy_prefix: Literal["nonempty", "never", "always", "unless-space"] = "nonempty"
     bos: bool | None = None
     eos: bool | None = None
-    spaces: Literal["keep", "trim", "squeeze"] = "keep"
+    spaces: Literal["keep", "trim", "squeeze", "spaces-squeezed"] = "keep"
     meta_space: bool = False
     specials: bool = False
     lookup: Literal["codepoint", "byte"] = "codepoint"
@@ -112,19 +113,30 @@ KNOWN_WRONG: tuple[tuple[str, str, EncodeRules], ...] = (
 class Vocabulary:
     """Pieces by id with what encoding needs to find them; equal pieces are found under the lowest id.
 
-    `pairs` remembers for two neighbouring ids what they merge to, -1 for nothing.
+    Attributes:
+        hidden: ids that no text becomes, however it is spelled.
+        whole: pieces that are found in the text first, the longest at each place, and merge with nothing.
+        merges: what pairs of ids become, with the score of that; None: what their joined text is.
+        pairs: remembers for two neighbouring ids what they merge to, -1 for nothing.
     """
 
     pieces: Sequence[bytes]
     scores: Sequence[float]
     bos_id: int
     eos_id: int
+    hidden: frozenset[int] = frozenset()
+    whole: Mapping[bytes, int] = field(default_factory=dict)
+    merges: Mapping[tuple[int, int], tuple[float, int]] | None = None
     ids: dict[bytes, int] = field(init=False)
     longest_bytes: int = field(init=False)
     pairs: dict[tuple[int, int], int] = field(init=False, default_factory=dict)
+    whole_pattern: re.Pattern[bytes] | None = field(init=False)
 
     def __post_init__(self) -> None:
-        ids = {piece: id_ for id_, piece in reversed(list(enumerate(self.pieces)))}
+        ids = {piece: id_ for id_, piece in reversed(list(enumerate(self.pieces))) if id_ not in self.hidden}
+        by_length = sorted(self.whole, key=len, reverse=True)
+        pattern = re.compile(b"(" + b"|".join(map(re.escape, by_length)) + b")") if by_length else None
+        object.__setattr__(self, "whole_pattern", pattern)
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "longest_bytes", max(map(len, self.pieces), default=0))
 
@@ -146,8 +158,8 @@ def encode(text: bytes, vocabulary: Vocabulary, *, bos: bool, eos: bool, rules: 
     if 0 in text:
         raise TokenizerError("the text contains a NUL byte", where=f"byte {text.index(0)}")
     if rules.spaces != "keep":
-        text = text.strip()
-        if rules.spaces == "squeeze":
+        text = text.strip(SPACE if rules.spaces == "spaces-squeezed" else None)
+        if rules.spaces != "trim":
             text = re.sub(b" +", SPACE, text)
     if rules.meta_space:
         text = text.replace(_META_SPACE, SPACE)
@@ -163,9 +175,15 @@ def encode(text: bytes, vocabulary: Vocabulary, *, bos: bool, eos: bool, rules: 
     else:
         if has_prefix:
             ids += _prefix(vocabulary, rules)
-        ids += _initial(text, vocabulary, rules)
-        if rules.merge != "none":
-            ids = _merge(ids, vocabulary, rules)
+        parts = vocabulary.whole_pattern.split(text) if vocabulary.whole_pattern else [text]
+        done: list[int] = []
+        for index, part in enumerate(parts):
+            if index % 2:
+                done += [*_merged(ids, vocabulary, rules), vocabulary.whole[part]]
+                ids = []
+            else:
+                ids += _initial(part, vocabulary, rules)
+        ids = done + _merged(ids, vocabulary, rules)
     if eos if rules.eos is None else rules.eos:
         ids.append(vocabulary.eos_id)
     return ids
@@ -245,27 +263,14 @@ def _longest_matches(text: bytes, vocabulary: Vocabulary, rules: EncodeRules) ->
 
 # --- merging ---
 
-_GONE = -1  # in place of an id that was merged into the one before it
 
-# The heap's order for each rule, from a pair's score and the position of its left member; least first.
-# Positions are those of the unmerged ids, which keep their order.
-_PRIORITY: dict[str, Callable[[float, int], tuple[float, int]]] = {
-    "best-left": lambda score, position: (-score, position),
-    "best-right": lambda score, position: (-score, -position),
-    "first": lambda score, position: (0.0, position),
-    "lowest": lambda score, position: (score, position),
-}
-
-
-def _merge(ids: list[int], vocabulary: Vocabulary, rules: EncodeRules) -> list[int]:
-    """Merge pairs until none is left, in O(n log n).
-
-    The heap holds every adjacent pair that is a piece, so its least entry is what a scan of all pairs would
-    choose. An entry outlives its pair when a neighbour merges first; it is then skipped, because the ids no
-    longer agree.
-    """
+def _merged(ids: list[int], vocabulary: Vocabulary, rules: EncodeRules) -> list[int]:
+    if rules.merge == "none":
+        return ids
+    if vocabulary.merges is not None:
+        table = vocabulary.merges
+        return merge(ids, lambda left, right: table.get((left, right)), PRIORITIES[rules.merge], rules.max_merges)
     pieces, find, scores = vocabulary.pieces, vocabulary.ids.get, vocabulary.scores
-    priority = _PRIORITY[rules.merge]
     floor = rules.floor if rules.merge in ("best-left", "best-right") else -math.inf
     texts = pieces
     if rules.byte_text == "raw":
@@ -275,43 +280,11 @@ def _merge(ids: list[int], vocabulary: Vocabulary, rules: EncodeRules) -> list[i
     pairs = vocabulary.pairs if rules.byte_text == "literal" else {}
     if len(pairs) > _MAX_PAIRS:
         pairs.clear()
-    heap: list[tuple[tuple[float, int], int, int, int, int]] = []
 
-    def candidate(position: int, left: int, right: int) -> tuple[tuple[float, int], int, int, int, int] | None:
+    def join(left: int, right: int) -> tuple[float, int] | None:
         merged = pairs.get((left, right))
         if merged is None:
             merged = pairs[left, right] = find(texts[left] + texts[right], -1)
-        if merged < 0 or not scores[merged] > floor:
-            return None
-        return priority(scores[merged], position), position, left, right, merged
+        return (scores[merged], merged) if merged >= 0 and scores[merged] > floor else None
 
-    ids = list(ids)
-    n = len(ids)
-    for position in range(n - 1):
-        entry = candidate(position, ids[position], ids[position + 1])
-        if entry is not None:
-            heap.append(entry)
-    heapify(heap)
-    following = list(range(1, n + 1))
-    preceding = list(range(-1, n - 1))
-    left_to_do = n if rules.max_merges is None else rules.max_merges
-    while heap and left_to_do > 0:
-        _, position, left, right, merged = heappop(heap)
-        after = following[position]
-        if ids[position] != left or after >= n or ids[after] != right:
-            continue
-        left_to_do -= 1
-        ids[position] = merged
-        ids[after] = _GONE
-        after = following[position] = following[after]
-        if after < n:
-            preceding[after] = position
-            entry = candidate(position, merged, ids[after])
-            if entry is not None:
-                heappush(heap, entry)
-        before = preceding[position]
-        if before >= 0:
-            entry = candidate(before, ids[before], merged)
-            if entry is not None:
-                heappush(heap, entry)
-    return [id_ for id_ in ids if id_ != _GONE]
+    return merge(ids, join, PRIORITIES[rules.merge], rules.max_merges)

@@ -7,7 +7,7 @@ Pieces are bytes, never text: a character may be split over several byte pieces.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -38,7 +38,13 @@ class Tokenizer:
             whatever the file's spelling.
         scores: (vocab_size,) float32; a higher score merges earlier.
         bos_id, eos_id: begin and end of a sequence.
-        layout: the file layout it was read from (see `tokenizer_bin`).
+        layout: the file layout it was read from (see `tokenizer_bin`), or its format.
+        rules: how it encodes where nothing else is asked for; llama2.c's, unless its file says otherwise.
+        hidden: ids that no text becomes: control pieces, unknown and byte pieces. llama2.c's files do not say
+            which, and its programs would find such a piece, if merging could ever spell it.
+        whole: ids of pieces that are found in a text before anything is merged, and merge with nothing.
+        merges: (left id, right id) -> (score, id), for vocabularies whose merges are listed; None: two pieces
+            become the piece that their joined text is.
     """
 
     pieces: tuple[bytes, ...]
@@ -46,6 +52,10 @@ class Tokenizer:
     bos_id: int = 1
     eos_id: int = 2
     layout: str = "today"
+    rules: EncodeRules = HONEST
+    hidden: frozenset[int] = frozenset()
+    whole: tuple[int, ...] = ()
+    merges: Mapping[tuple[int, int], tuple[float, int]] | None = None
 
     def __post_init__(self) -> None:
         if self.scores.shape != (len(self.pieces),):
@@ -62,16 +72,22 @@ class Tokenizer:
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
-        return Vocabulary(self.pieces, self.scores.tolist(), self.bos_id, self.eos_id)
+        whole = {self.pieces[id_]: id_ for id_ in self.whole}
+        return Vocabulary(
+            self.pieces, self.scores.tolist(), self.bos_id, self.eos_id, self.hidden, whole, self.merges
+        )
 
     @cached_property
     def _spoken(self) -> tuple[bytes, ...]:
         return tuple(map(_spoken, self.pieces))
 
     def encode(
-        self, text: str | bytes, *, bos: bool = True, eos: bool = False, rules: EncodeRules = HONEST
+        self, text: str | bytes, *, bos: bool = True, eos: bool = False, rules: EncodeRules | None = None
     ) -> list[int]:
         """Encode a text, or bytes that need not be UTF-8.
+
+        Args:
+            rules: how; None: as this tokenizer does.
 
         Raises:
             TokenizerError: the vocabulary cannot express the text, or the text has a NUL or a lone surrogate.
@@ -85,7 +101,7 @@ class Tokenizer:
                     where=f"character {error.start}",
                     hint="pass bytes if it is not Unicode",
                 ) from error
-        return encode(text, self._vocabulary, bos=bos, eos=eos, rules=rules)
+        return encode(text, self._vocabulary, bos=bos, eos=eos, rules=rules or self.rules)
 
     def is_byte_piece(self, id_: int) -> int | None:
         """Return the byte that a piece stands for, if it is written as one (<0xHH>)."""

@@ -28,8 +28,6 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
-import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +35,11 @@ from pathlib import Path
 import numpy as np
 
 from harness.errors import TokenizerError
+from harness.tokenizer import files
 from harness.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["LAYOUTS", "count_pieces", "read", "write"]
 
-_MAX_FILE_BYTES = 64 << 20
 _MAX_PIECE_BYTES = 4096
 _MAX_PIECES = 1 << 20
 _MIN_PIECES = 3
@@ -85,7 +83,7 @@ def read(path: str | os.PathLike[str], vocab_size: int | None = None) -> Tokeniz
         TokenizerError: the file cannot be read, is of no layout or of more than one, or has too few pieces.
     """
     path = Path(path)
-    content = _content(path)
+    content = files.content(path)
     layout, n_pieces = _recognise(content, path)
     if vocab_size is not None and not 1 <= vocab_size <= n_pieces:
         raise TokenizerError(
@@ -157,15 +155,7 @@ def write(tokenizer: Tokenizer, path: str | os.PathLike[str], layout: str = "tod
             raise TokenizerError(f"the score of piece {id_} is NaN", path=path)
         parts.append(struct.pack("<fi", score, len(piece)) if chosen.has_scores else struct.pack("<i", len(piece)))
         parts.append(piece)
-    temporary = path.parent / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            file.writelines(parts)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise TokenizerError(f"cannot be written: {error.strerror or error}", path=path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write(path, parts)
 
 
 def count_pieces(path: str | os.PathLike[str]) -> int:
@@ -175,31 +165,10 @@ def count_pieces(path: str | os.PathLike[str]) -> int:
         TokenizerError: as `read`.
     """
     path = Path(path)
-    return _recognise(_content(path), path)[1]
+    return _recognise(files.content(path), path)[1]
 
 
 # --- reading ---
-
-
-def _content(path: Path) -> bytes:
-    if "\0" in str(path):
-        raise TokenizerError("cannot be read: the path contains a NUL", path=path)
-    try:
-        # Without O_NONBLOCK, opening a pipe would wait for its writer.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise TokenizerError("not a file", path=path, expected="a regular file", actual="a pipe or a device")
-            if status.st_size > _MAX_FILE_BYTES:
-                raise TokenizerError(
-                    "too large for a tokenizer",
-                    path=path,
-                    expected=f"at most {_MAX_FILE_BYTES:,} bytes",
-                    actual=f"{status.st_size:,}",
-                )
-            return file.read(status.st_size)
-    except OSError as error:
-        raise TokenizerError(f"cannot be read: {error.strerror or error}", path=path) from error
 
 
 def _recognise(content: bytes, path: Path) -> tuple[_Layout, int]:
