@@ -15,14 +15,21 @@ from pathlib import Path
 from harness.checkpoint import Checkpoint
 from harness.checkpoint.files import opened
 from harness.errors import CheckpointError, InputError
-from harness.formats import gguf, huggingface, llama2c
+from harness.formats import gguf, huggingface, llama2c, llama2c_pt, meta, npz
 from harness.formats.format import Format, WriteOptions
 
 __all__ = ["FORMATS", "Format", "WriteOptions", "detect", "format_for", "format_named", "read", "write"]
 
 # Asked in this order. Version 0 of llama2.c comes last: it has no magic number, so a file that nobody recognises is
 # tried as one, and its reader's error says what was found instead.
-FORMATS: tuple[Format, ...] = (gguf.FORMAT, huggingface.DIRECTORY, huggingface.FILE, *llama2c.FORMATS)
+FORMATS: tuple[Format, ...] = (
+    gguf.FORMAT,
+    *huggingface.FORMATS,
+    meta.FORMAT,
+    npz.FORMAT,
+    llama2c_pt.FORMAT,
+    *llama2c.FORMATS,
+)
 
 HEAD_BYTES = 512
 

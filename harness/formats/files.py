@@ -1,7 +1,8 @@
-"""Replace a directory as a whole, map a file, and give its pages back."""
+"""Map a file, read JSON from a file that may lie, and replace a directory as a whole."""
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import secrets
@@ -9,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,10 @@ from numpy.typing import NDArray
 from harness.checkpoint.files import opened
 from harness.errors import CheckpointError
 
-__all__ = ["mapped", "replaced_directory"]
+__all__ = ["mapped", "parse_json", "read_json", "replaced_directory"]
+
+# Of config.json, params.json and an index: far above any real one.
+_MAX_JSON_BYTES = 64 << 20
 
 
 def mapped(path: Path) -> NDArray[np.uint8]:
@@ -26,6 +31,43 @@ def mapped(path: Path) -> NDArray[np.uint8]:
         if not size:
             return np.zeros(0, np.uint8)
         return np.frombuffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), np.uint8)
+
+
+def parse_json(text: bytes, path: Path) -> dict[str, Any]:
+    """Parse a JSON object; one that repeats a key, nests without end or has endless numbers is refused.
+
+    Raises:
+        CheckpointError: it is not one.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a key stands twice")
+        return found
+
+    try:
+        found = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+    except RecursionError as error:
+        raise CheckpointError("the JSON nests too deeply", path=path) from error
+    except ValueError as error:
+        raise CheckpointError(f"the JSON cannot be read: {error}", path=path) from error
+    if not isinstance(found, dict):
+        raise CheckpointError("the JSON is no table", path=path, actual=type(found).__name__)
+    return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a small file that holds a JSON object.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds none.
+    """
+    with opened(path) as file:
+        text = file.read(_MAX_JSON_BYTES + 1)
+    if len(text) > _MAX_JSON_BYTES:
+        raise CheckpointError("the JSON is too large", path=path, expected=f"at most {_MAX_JSON_BYTES:,} bytes")
+    return parse_json(text, path)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,24 +26,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.checkpoint import Checkpoint, LazyTensors, Streamed, expected_shapes
-from harness.checkpoint.files import opened, replaced
+from harness.checkpoint import Checkpoint, LazyTensors, Streamed, Tensor, expected_shapes
+from harness.checkpoint.files import replaced
 from harness.errors import CheckpointError
 from harness.formats import hf_config, safetensors, stored, torch_zip
-from harness.formats.files import replaced_directory
+from harness.formats.files import parse_json, read_json, replaced_directory
 from harness.formats.format import Format, WriteOptions
 from harness.formats.hf_forward import logits
 from harness.formats.hf_names import IGNORED, ROTATED, hf_name
 from harness.formats.rotary import to_adjacent, to_halves
-from harness.formats.stored import Stored
+from harness.formats.stored import Stored, same
 from harness.model_config import ModelConfig
 
-__all__ = ["DIRECTORY", "FILE", "own_logits", "read", "read_parts"]
+__all__ = ["FORMATS", "own_logits", "read", "read_parts"]
 
 # A shard is closed when it would grow beyond this, as the library's own are.
 SHARD_BYTES = 5_000_000_000
-# Of config.json and the index: far above any real one.
-_MAX_JSON_BYTES = 64 << 20
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 _Parts = tuple[dict[str, Any], dict[str, Stored]]
@@ -91,13 +90,13 @@ def read_parts(path: Path) -> _Parts:
     if not path.is_dir():
         tensors, metadata = safetensors.read(path)
         if "config" in metadata:
-            return safetensors.parse_json(metadata["config"].encode(), path), tensors
+            return parse_json(metadata["config"].encode(), path), tensors
         if not (path.parent / "config.json").is_file():
             raise CheckpointError(
                 "the file does not say what model it is: config.json is not beside it, nor in its metadata", path=path
             )
-        return _json(path.parent / "config.json"), tensors
-    document = _json(path / "config.json")
+        return read_json(path.parent / "config.json"), tensors
+    document = read_json(path / "config.json")
     for index, one, reader in (
         ("model.safetensors.index.json", "model.safetensors", _safetensors),
         ("pytorch_model.bin.index.json", "pytorch_model.bin", torch_zip.read_state),
@@ -116,7 +115,7 @@ def _safetensors(path: Path) -> dict[str, Stored]:
 
 
 def _shards(path: Path, index: str, reader: Any) -> dict[str, Stored]:
-    weight_map = _json(path / index).get("weight_map")
+    weight_map = read_json(path / index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise CheckpointError("the index has no weight_map of names to files", path=path / index)
     tensors: dict[str, Stored] = {}
@@ -136,14 +135,6 @@ def _shards(path: Path, index: str, reader: Any) -> dict[str, Stored]:
     return tensors
 
 
-def _json(path: Path) -> dict[str, Any]:
-    with opened(path) as file:
-        text = file.read(_MAX_JSON_BYTES + 1)
-    if len(text) > _MAX_JSON_BYTES:
-        raise CheckpointError("the JSON is too large", path=path, expected=f"at most {_MAX_JSON_BYTES:,} bytes")
-    return safetensors.parse_json(text, path)
-
-
 def _tied_or_not(config: ModelConfig, tensors: Mapping[str, Stored], path: Path) -> ModelConfig:
     """Hold "tie_word_embeddings" against the tensors that are there."""
     head, table = tensors.get("lm_head.weight"), tensors.get("model.embed_tokens.weight")
@@ -153,21 +144,13 @@ def _tied_or_not(config: ModelConfig, tensors: Mapping[str, Stored], path: Path)
             path=path,
             hint="if it is, say tie_word_embeddings: true",
         )
-    if config.is_tied and head is not None and table is not None and not _same(head, table):
+    if config.is_tied and head is not None and table is not None and not same(head, table):
         raise CheckpointError(
             "config.json says tie_word_embeddings, but lm_head.weight is not the embedding",
             path=path,
             hint="say tie_word_embeddings: false if the classifier has weights of its own",
         )
     return config
-
-
-def _same(a: Stored, b: Stored) -> bool:
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if a.bits.__array_interface__["data"] == b.bits.__array_interface__["data"]:
-        return True
-    return all(np.array_equal(a.bits[i : i + 1024], b.bits[i : i + 1024]) for i in range(0, len(a.bits), 1024))
 
 
 def _unfit(name: str, found: Stored | None, shape: tuple[int, ...], path: Path) -> CheckpointError:
@@ -216,7 +199,29 @@ def write_file(checkpoint: Checkpoint, path: Path, options: WriteOptions) -> Non
     _write_file(checkpoint, path, _plan(checkpoint, options), options, 0, config=_config_text(checkpoint, options))
 
 
+def write_pickled(checkpoint: Checkpoint, path: Path, options: WriteOptions) -> None:
+    """Write config.json and pytorch_model.bin, under a name that is not there yet; a tied classifier is left out."""
+    checkpoint.validate()
+    config = checkpoint.config
+    tree = {
+        hf_name(config, name): torch_zip.Planned(name, shape, dtype)
+        for name, shape, dtype in _plan(checkpoint, options)
+    }
+    tensors = Streamed(checkpoint.tensors)
+    with replaced_directory(path) as directory:
+        (directory / "config.json").write_text(_config_text(checkpoint, options), "utf-8")
+        file = directory / "pytorch_model.bin"
+        torch_zip.write(file, tree, lambda name: _their_rows(tensors, name, config), options.progress)
+
+
 _Planned = tuple[str, tuple[int, ...], str]
+
+
+def _their_rows(tensors: Mapping[str, Tensor], name: str, config: ModelConfig) -> NDArray[Any]:
+    """Return a tensor's values in the order of Hugging Face's rows."""
+    values = stored.floats(tensors[name])
+    is_rotated = name.rpartition(".")[2] in ROTATED
+    return to_halves(values, config.head_dim, config.rotary_dim) if is_rotated else values
 
 
 def _plan(checkpoint: Checkpoint, options: WriteOptions) -> list[_Planned]:
@@ -238,9 +243,7 @@ def _write_file(
         named = ((hf_name(config, name), shape, dtype) for name, shape, dtype in plan)
         file.write(safetensors.header_bytes(named, **metadata))
         for name, shape, dtype in plan:
-            values = stored.floats(tensors[name])
-            if name.rpartition(".")[2] in ROTATED:
-                values = to_halves(values, head_dim=config.head_dim, rotary_dim=config.rotary_dim)
+            values = _their_rows(tensors, name, config)
             stored.write_tensor(file, name, values, dtype, path)
             done += stored.tensor_bytes(shape, dtype)
             options.progress(before + done)
@@ -266,7 +269,15 @@ def _refuses(config: ModelConfig) -> str | None:
 
 
 def _detect_directory(path: Path, head: bytes) -> bool:
-    return (path / "config.json").is_file()
+    return (path / "config.json").is_file() and not _is_pickled(path)
+
+
+def _detect_pickled(path: Path, head: bytes) -> bool:
+    return (path / "config.json").is_file() and _is_pickled(path)
+
+
+def _is_pickled(path: Path) -> bool:
+    return not any(path.glob("model.safetensors*")) and any(path.glob("pytorch_model.bin*"))
 
 
 def _detect_file(path: Path, head: bytes) -> bool:
@@ -274,12 +285,14 @@ def _detect_file(path: Path, head: bytes) -> bool:
 
 
 def _name_of(path: Path) -> str:
-    return DIRECTORY.name if path.is_dir() else FILE.name
+    if not path.is_dir():
+        return "safetensors"
+    return "huggingface-bin" if _is_pickled(path) else "huggingface"
 
 
 DIRECTORY = Format(
     name="huggingface",
-    what="a Hugging Face directory: config.json and safetensors, or pytorch_model.bin",
+    what="a Hugging Face directory: config.json and model.safetensors",
     suffixes=("",),
     detect=_detect_directory,
     read=read,
@@ -289,14 +302,23 @@ DIRECTORY = Format(
     own_logits=own_logits,
     is_directory=True,
 )
-FILE = Format(
-    name="safetensors",
-    what="one safetensors file with Hugging Face's names, config.json in its metadata",
-    suffixes=(".safetensors",),
-    detect=_detect_file,
-    read=read,
-    write=write_file,
-    dtypes=DTYPES,
-    refuses=_refuses,
-    own_logits=own_logits,
+FORMATS = (
+    DIRECTORY,
+    replace(
+        DIRECTORY,
+        name="huggingface-bin",
+        what="a Hugging Face directory: config.json and pytorch_model.bin",
+        suffixes=(),
+        detect=_detect_pickled,
+        write=write_pickled,
+    ),
+    replace(
+        DIRECTORY,
+        name="safetensors",
+        what="one safetensors file with Hugging Face's names, config.json in its metadata",
+        suffixes=(".safetensors",),
+        detect=_detect_file,
+        write=write_file,
+        is_directory=False,
+    ),
 )

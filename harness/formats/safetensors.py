@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from harness.errors import CheckpointError
 from harness.formats import numbers
-from harness.formats.files import mapped
+from harness.formats.files import mapped, parse_json
 from harness.formats.stored import Stored
 
-__all__ = ["MAX_HEADER_BYTES", "header_bytes", "parse_json", "read", "sniff"]
+__all__ = ["MAX_HEADER_BYTES", "header_bytes", "read", "sniff"]
 
 MAX_HEADER_BYTES = 100_000_000
 # Above what numpy accepts for an array, and far above any weight's two.
@@ -134,30 +134,6 @@ def _view(data: NDArray[np.uint8], word: str, shape: tuple[int, ...]) -> Stored:
         return Stored(data, word)
     dtype = _DTYPES[word]
     return Stored(data.view(numbers.storage_type(dtype)).reshape(shape), dtype)
-
-
-def parse_json(text: bytes, path: Path) -> dict[str, Any]:
-    """Parse a JSON object; one that repeats a key, nests without end or has endless numbers is refused.
-
-    Raises:
-        CheckpointError: it is not one.
-    """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise ValueError("a key stands twice")
-        return found
-
-    try:
-        found = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
-    except RecursionError as error:
-        raise CheckpointError("the JSON nests too deeply", path=path) from error
-    except ValueError as error:
-        raise CheckpointError(f"the JSON cannot be read: {error}", path=path) from error
-    if not isinstance(found, dict):
-        raise CheckpointError("the JSON is no table", path=path, actual=type(found).__name__)
-    return found
 
 
 # ---- writing -------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.checkpoint import Checkpoint, Source, Streamed, Tensor, expected_shapes, shape_and_dtype
+from harness.checkpoint import Checkpoint, Source, Tensor, expected_shapes, shape_and_dtype
 from harness.errors import CheckpointError
 from harness.formats import numbers
 from harness.formats.format import WriteOptions
@@ -24,6 +24,7 @@ __all__ = [
     "dtype_to_store",
     "dtypes_to_store",
     "floats",
+    "same",
     "source",
     "tensor_bytes",
     "write_tensor",
@@ -64,6 +65,15 @@ def source(stored: Stored, reorder: Reorder | None = None) -> Source:
     return Source(stored.shape, stored.dtype, load)
 
 
+def same(a: Stored, b: Stored) -> bool:
+    """Whether two stored tensors have the same bits; quickly, where they are the same place of a file."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.bits.__array_interface__["data"] == b.bits.__array_interface__["data"]:
+        return True
+    return all(np.array_equal(a.bits[i : i + 1024], b.bits[i : i + 1024]) for i in range(0, len(a.bits), 1024))
+
+
 def check_shapes(config: ModelConfig, sources: Mapping[str, Source], path: Path, spell: Callable[[str], str]) -> None:
     """Hold the sources against `expected_shapes`.
 
@@ -77,6 +87,8 @@ def check_shapes(config: ModelConfig, sources: Mapping[str, Source], path: Path,
         found = sources.get(name)
         if found is None:
             raise CheckpointError(f"tensor {spell(name)} is missing", path=path, hint="is a shard missing?")
+        if found.dtype not in numbers.BYTES:
+            raise CheckpointError(f"tensor {spell(name)} is not of floating point", path=path, actual=found.dtype)
         if found.shape != shape:
             raise CheckpointError(
                 f"tensor {spell(name)} has another shape than the configuration says",
@@ -113,17 +125,8 @@ def floats(tensor: Tensor) -> NDArray[Any]:
 
 def write_tensor(file: IO[bytes], name: str, values: NDArray[Any], dtype: str, path: Path) -> None:
     """Append a tensor's values, narrowed block by block."""
-    for piece in _pieces(values):
+    for piece in numbers.blocks(values):
         try:
             file.write(np.ascontiguousarray(numbers.narrow(piece, dtype)).data)
         except ValueError as error:
             raise CheckpointError(f"tensor {name} cannot be stored: {error}", path=path) from error
-
-
-def _pieces(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    return numbers.blocks(values)
-
-
-def streamed(checkpoint: Checkpoint) -> Streamed:
-    """Return the tensors for a writer: each one's pages are given back when the next is asked for."""
-    return Streamed(checkpoint.tensors)

@@ -5,17 +5,19 @@
     TOP/byteorder       "little", if there at all
     TOP/version         "3"; other entries are left alone
 
-TOP is any one name. Entries are stored, never compressed, which is why they can be mapped; what claims otherwise, is
-encrypted, overlaps another entry or lies outside the file is refused. Files of PyTorch before 1.6 are no archives but
-several pickles in a row: they are recognised and refused with the way to convert them.
+TOP is any one name. Files of PyTorch before 1.6 are no archives but several pickles in a row: they are recognised and
+refused with the way to convert them.
+
+Written are pickles of protocol 2 with the same calls, and nothing else.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import struct
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +25,18 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from harness.checkpoint.files import replaced
 from harness.errors import CheckpointError
-from harness.formats import numbers, torch_pickle
+from harness.formats import numbers, stored, torch_pickle, zip_archive
 from harness.formats.files import mapped
 from harness.formats.stored import Stored
 
-__all__ = ["ZIP_MAGIC", "load", "read_state"]
+__all__ = ["Planned", "load", "read_state", "write"]
 
-ZIP_MAGIC = b"PK\x03\x04"
 # The pickle 0x1950a86a20f9469cfc6c, which begins PyTorch's files before 1.6.
 _LEGACY = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 # Of real ones: some kilobytes for a model, a few megabytes with an optimizer.
 _MAX_PICKLE_BYTES = 64 << 20
-_ALIGNMENT = 64
-_ZIP64 = 0xFFFFFFFF
 
 
 def load(path: Path) -> Any:
@@ -47,7 +47,7 @@ def load(path: Path) -> Any:
     """
     content = mapped(path)
     head = content[:32].tobytes()
-    if not head.startswith(ZIP_MAGIC):
+    if not head.startswith(zip_archive.MAGIC):
         if _LEGACY in head:
             raise CheckpointError(
                 "the file is of PyTorch's format before 1.6, several pickles in a row",
@@ -56,7 +56,7 @@ def load(path: Path) -> Any:
                 hint="load and save it once with a newer PyTorch: torch.save(torch.load(PATH), PATH)",
             )
         raise CheckpointError("not a PyTorch file", path=path, expected="a zip archive", actual=repr(head[:8]))
-    entries = _entries(content, path)
+    entries = zip_archive.entries(content, path)
     tops = [name.removesuffix("/data.pkl") for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(tops) != 1:
         raise CheckpointError("the archive has no one data.pkl in its top directory", path=path, actual=len(tops))
@@ -116,104 +116,85 @@ def _view(tensor: torch_pickle.Tensor, entries: Mapping[str, NDArray[np.uint8]],
     return Stored(as_strided(elements, tensor.shape, strides, writeable=False), storage.dtype)
 
 
-# ---- the archive ---------------------------------------------------------------------------------
+# ---- writing -------------------------------------------------------------------------------------
 
 
-def _entries(content: NDArray[np.uint8], path: Path) -> dict[str, NDArray[np.uint8]]:
-    """Map every entry of a zip archive.
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A tensor to be written: under which key its numbers will lie, its shape and stored type."""
 
-    Raises:
-        CheckpointError: the archive contradicts itself.
+    key: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def write(path: Path, tree: Any, value_of: Callable[[str], NDArray[Any]], progress: Callable[[int], None]) -> None:
+    """Write an archive; the file appears whole or not at all.
+
+    Args:
+        tree: dicts by str of Planned, dicts, str, numbers and None; Planned of one key share their numbers.
+        value_of: key -> the floats of a storage, asked for once each, in the order of the tree.
     """
-    try:
-        return _walk(content)
-    except (_Damaged, struct.error) as error:
-        raise CheckpointError(
-            f"the zip archive is damaged: {error}", path=path, hint="fetch the file again"
-        ) from error
+    planned = list({one.key: one for one in _planned(tree)}.values())
+    with replaced(path) as file, zip_archive.Writer(file) as archive:
+        archive.add("archive/data.pkl", b"\x80\x02" + b"".join(_pickled(tree)) + b".")
+        archive.add("archive/byteorder", b"little")
+        for one in planned:
+            n_bytes = stored.tensor_bytes(one.shape, one.dtype)
+            with archive.entry(f"archive/data/{one.key}", n_bytes) as entry:
+                stored.write_tensor(entry, one.key, value_of(one.key), one.dtype, path)
+            progress(file.tell())
+        archive.add("archive/version", b"3\n")
 
 
-class _Damaged(Exception):
-    pass
+def _planned(tree: Any) -> Iterator[Planned]:
+    if isinstance(tree, Planned):
+        yield tree
+    elif isinstance(tree, dict):
+        for value in tree.values():
+            yield from _planned(value)
 
 
-def _unpack(code: str, content: NDArray[np.uint8], at: int) -> tuple[Any, ...]:
-    if at < 0 or at + struct.calcsize(code) > content.size:
-        raise _Damaged(f"something is said to be at byte {at:,} of {content.size:,}")
-    return struct.unpack(code, content[at : at + struct.calcsize(code)].tobytes())
+def _pickled(value: Any) -> Iterator[bytes]:
+    """Yield the opcodes that push a value."""
+    match value:
+        case None:
+            yield b"N"
+        case bool():
+            yield b"\x88" if value else b"\x89"
+        case int():
+            yield b"\x8a\x09" + value.to_bytes(9, "little", signed=True)
+        case float():
+            yield b"G" + struct.pack(">d", value)
+        case str():
+            yield b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+        case tuple():
+            yield from (b"(", *itertools.chain.from_iterable(map(_pickled, value)), b"t")
+        case dict():
+            yield b"}("
+            for key, one in value.items():
+                yield from _pickled(key)
+                yield from _pickled(one)
+            yield b"u"
+        case Planned():
+            n = math.prod(value.shape)
+            strides = tuple(math.prod(value.shape[i + 1 :]) for i in range(len(value.shape)))
+            yield b"ctorch._utils\n_rebuild_tensor_v2\n(("
+            yield from _pickled("storage")
+            yield b"ctorch\n" + _STORAGE_CLASSES[value.dtype].encode() + b"\n"
+            for one in (value.key, "cpu", n):
+                yield from _pickled(one)
+            yield b"tQ"
+            for one in (0, value.shape, strides, False):
+                yield from _pickled(one)
+            yield b"ccollections\nOrderedDict\n)RtR"
+        case _:
+            raise ValueError(f"a {type(value).__name__} is not written")
 
 
-def _walk(content: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
-    n_entries, size, begin = _directory(content)
-    if begin + size > content.size or n_entries * 46 > size:
-        raise _Damaged("its directory does not fit")
-    found: dict[str, NDArray[np.uint8]] = {}
-    spans = []
-    at = begin
-    for _ in range(n_entries):
-        magic, flags, method, crc, packed, unpacked, n_name, n_extra, n_comment, local = _unpack(
-            "<I4x2H4x3I3H8xI", content, at
-        )
-        if magic != 0x02014B50:
-            raise _Damaged("its directory has an entry that is none")
-        name = content[at + 46 : at + 46 + n_name].tobytes().decode("utf-8", "replace")
-        extra = content[at + 46 + n_name : at + 46 + n_name + n_extra].tobytes()
-        unpacked, packed, local = _wide(extra, unpacked, packed, local)
-        at += 46 + n_name + n_extra + n_comment
-        if at > begin + size:
-            raise _Damaged("its directory is cut short")
-        if method or packed != unpacked or flags & 1:
-            raise _Damaged(f"entry {name[:80]} is compressed or encrypted, which PyTorch's are not")
-        local_magic, local_name, local_extra = _unpack("<I22x2H", content, local)
-        if local_magic != 0x04034B50:
-            raise _Damaged(f"entry {name[:80]} is not where the directory says")
-        start = local + 30 + local_name + local_extra
-        if start + unpacked > begin:
-            raise _Damaged(f"entry {name[:80]} goes beyond the entries' part of the file")
-        if name in found:
-            raise _Damaged(f"entry {name[:80]} is there twice")
-        found[name] = content[start : start + unpacked]
-        spans.append((local, start + unpacked))
-        if name.endswith("/data.pkl") and unpacked <= _MAX_PICKLE_BYTES and zlib.crc32(found[name].tobytes()) != crc:
-            raise _Damaged(f"the checksum of {name[:80]} is wrong")
-    spans.sort()
-    if any(one[1] > other[0] for one, other in itertools.pairwise(spans)):
-        raise _Damaged("two entries overlap")
-    return found
-
-
-def _directory(content: NDArray[np.uint8]) -> tuple[int, int, int]:
-    """Return the number of entries, and the size and place of the directory."""
-    tail = content[max(0, content.size - 65557) :].tobytes()
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0:
-        raise _Damaged("its end is missing")
-    end = content.size - len(tail) + at
-    n_entries, size, begin = _unpack("<8x2xH2I", content, end)
-    if 0xFFFF in (n_entries,) or _ZIP64 in (size, begin):
-        magic, wide = _unpack("<I4xQ", content, end - 20)
-        if magic != 0x07064B50:
-            raise _Damaged("its 64-bit end is missing")
-        magic, n_entries, size, begin = _unpack("<I28x3Q", content, wide)
-        if magic != 0x06064B50:
-            raise _Damaged("its 64-bit end is not where it should be")
-    return n_entries, size, begin
-
-
-def _wide(extra: bytes, unpacked: int, packed: int, local: int) -> tuple[int, int, int]:
-    """Replace what did not fit 32 bits by the entry's 64-bit field."""
-    numbers_ = [unpacked, packed, local]
-    if _ZIP64 not in numbers_:
-        return unpacked, packed, local
-    at = 0
-    while at + 4 <= len(extra):
-        kind, length = struct.unpack_from("<2H", extra, at)
-        at += 4
-        if kind == 1:
-            for i, number in enumerate(numbers_):
-                if number == _ZIP64:
-                    numbers_[i] = struct.unpack_from("<Q", extra[: at + length], at)[0]
-                    at += 8
-            return numbers_[0], numbers_[1], numbers_[2]
-        at += length
-    raise _Damaged("a 64-bit field is missing")
+_STORAGE_CLASSES = {
+    "float32": "FloatStorage",
+    "float64": "DoubleStorage",
+    "float16": "HalfStorage",
+    "bfloat16": "BFloat16Storage",
+}
