@@ -41,25 +41,25 @@ class Streamed(Mapping[str, Tensor]):
         tensor = self._tensors[name]
         self.release()
         self._last.append(name)
+        _advise(tensor, "MADV_WILLNEED")  # read in large pieces, not page by page when it is touched
         return tensor
 
     def release(self) -> None:
         """Give back the pages of the tensors that were asked for last."""
         for name in self._last:
-            tensor = self._tensors[name]
-            for array in (tensor.codes, tensor.scales) if isinstance(tensor, QuantTensor) else (tensor,):
-                _give_back(array)
+            _advise(self._tensors[name], "MADV_DONTNEED")
 
 
-def _give_back(array: NDArray[Any]) -> None:
-    base: Any = array
-    while base is not None and not isinstance(base, mmap.mmap):
-        base = getattr(base, "base", None)
-    if base is None or not hasattr(mmap, "MADV_DONTNEED"):
-        return
-    start = _address(array) - _address(np.frombuffer(base, np.uint8))
-    first = start // mmap.PAGESIZE * mmap.PAGESIZE
-    base.madvise(mmap.MADV_DONTNEED, first, start + array.nbytes - first)
+def _advise(tensor: Tensor, advice: str) -> None:
+    """Tell the system about the pages of a tensor, if they are a mapped file's and it listens to this."""
+    for array in (tensor.codes, tensor.scales) if isinstance(tensor, QuantTensor) else (tensor,):
+        base: Any = array
+        while base is not None and not isinstance(base, mmap.mmap):
+            base = getattr(base, "base", None)
+        if base is not None and hasattr(mmap, advice):
+            start = _address(array) - _address(np.frombuffer(base, np.uint8))
+            first = start // mmap.PAGESIZE * mmap.PAGESIZE
+            base.madvise(getattr(mmap, advice), first, start + array.nbytes - first)
 
 
 def _address(array: NDArray[Any]) -> int:
