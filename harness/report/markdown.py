@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from harness.report.speeds import Section, Speeds
+from harness.report.speeds import Section, Speeds, counted
 from harness.report.summary import Summary, describe, visible
 from harness.report.tables import README, Style, Table, asides, details, scaling, speeds, verdicts
 
@@ -70,11 +70,12 @@ def _short(section: Section, style: Style) -> list[str]:
 
 def _measured(section: Section) -> str:
     n = sorted({row.rounds for row in section.rows})
-    rounds = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}" if n else "no"
+    rounds = counted(n[-1] if n else 0, "interleaved round")
+    rounds = f"{n[0]} to {rounds}" if len(n) > 1 else rounds
     when = f", {section.when}" if section.when else ""
     made = "".join(f"\n\nMeasured by {_code(command)}." for command in section.commands)
     told = _text(
-        f"Tokens per second, one at a time: medians of {rounds} interleaved rounds, the tokens of every run verified."
+        f"Tokens per second, one at a time: medians of {rounds}, the tokens of every run verified."
         f" {section.machine_text}{when}."
     )
     return told + made

@@ -99,21 +99,33 @@ class Section:
     @property
     def programs(self) -> tuple[str, ...]:
         """The columns of a table: every program; an int8 variant is the program that it is a variant of."""
-        keys = [row.key for row in self.rows] + [one.key for one in self.absent]
-        return tuple(dict.fromkeys(map(program, keys)))
+        return tuple(dict.fromkeys(program(key) for key in sorted(self._keys, key=lambda key: self.place(key)[-1])))
+
+    def place(self, key: Key) -> tuple[int, str, int, int]:
+        """Return what rows are sorted by: model, precision, threads, program; models and programs as run."""
+        models = list(dict.fromkeys(model.rpartition(" ")[0] for model in self.models))
+        programs = list(dict.fromkeys(name.removesuffix("-q8") for name in self.builds))
+        n_model = models.index(key.model) if key.model in models else len(models)
+        n_program = programs.index(program(key)) if program(key) in programs else len(programs)
+        return n_model, key.precision, key.threads, n_program
+
+    @property
+    def _keys(self) -> list[Key]:
+        return [*(row.key for row in self.rows), *(one.key for one in self.absent)]
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        """Rows by what they may be compared within, in the order of their first appearance."""
-        keys = [row.key for row in self.rows] + [one.key for one in self.absent]
-        found = dict.fromkeys((key.model, key.precision, key.threads) for key in keys)
+        """Rows by what they may be compared within: by model, then precision, then threads."""
+        ordered = sorted(self._keys, key=self.place)
+        rows = sorted(self.rows, key=lambda row: self.place(row.key))
+        absent = sorted(self.absent, key=lambda one: self.place(one.key))
         return tuple(
             Group(
                 *of,
-                tuple(row for row in self.rows if (row.key.model, row.key.precision, row.key.threads) == of),
-                tuple(one for one in self.absent if (one.key.model, one.key.precision, one.key.threads) == of),
+                tuple(row for row in rows if (row.key.model, row.key.precision, row.key.threads) == of),
+                tuple(one for one in absent if (one.key.model, one.key.precision, one.key.threads) == of),
             )
-            for of in found
+            for of in dict.fromkeys((key.model, key.precision, key.threads) for key in ordered)
         )
 
     @property

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 from harness.benchfile import Comparison, Estimate, Result, Row
@@ -147,11 +148,15 @@ def _notes(group: Group) -> str:
     shares = [f"{program(row.key)} {row.share.value:.0%}" for row in rows if row.share is not None]
     if shares:
         found.append(f"of the read limit: {', '.join(shares)}")
+    said: dict[str, list[str]] = {}
     for row in rows:
-        own = [note for note in row.notes if note not in common]
-        found += [f"{program(row.key)}: {note}" for note in (*own, *([row.claim] if row.claim else []))]
-    found += [f"{program(one.key)}: {one.reason}" for one in group.absent if one.reason]
-    return "; ".join(found)
+        for note in (*row.notes, row.claim):
+            if note and note not in common:
+                said.setdefault(note, []).append(program(row.key))
+    for one in group.absent:
+        if one.reason:
+            said.setdefault(one.reason, []).append(program(one.key))
+    return "; ".join(found + [f"{', '.join(names)}: {note}" for note, names in said.items()])
 
 
 # ---- everything that a row says ----------------------------------------------------------------------------------
@@ -240,7 +245,9 @@ def _compared(found: Comparison | None, to: str = "") -> Cell:
 
 
 def interval(decode_s: Estimate) -> str:
-    """Write the interval of a decode speed, from the seconds of a token."""
+    """Write the interval of a decode speed, from the seconds of a token; one sample has none."""
+    if decode_s.n < 2:
+        return ""
     return f"{speed(decode_s.high)}–{speed(decode_s.low)} ({decode_s.confidence:.0%})"
 
 
@@ -258,7 +265,7 @@ def scaling(sections: Sequence[Section], style: Style = README) -> Table:
     lines: list[tuple[Cell, ...]] = []
     for section in sections:
         machine = str(section.machine.get("cpu", ""))
-        ordered = sorted(section.rows, key=lambda row: _place(row, section))
+        ordered = sorted(section.rows, key=partial(_place, section=section))
         for (model, precision, own), found in groupby(
             ordered, key=lambda r: (r.key.model, r.key.precision, program(r.key))
         ):
@@ -280,9 +287,9 @@ def scaling(sections: Sequence[Section], style: Style = README) -> Table:
     return Table((*columns, Column(counted(fewest, style.thread), True), Column("best")), tuple(lines))
 
 
-def _place(row: Row, section: Section) -> tuple[int, int]:
-    models = list(dict.fromkeys((r.key.model, r.key.precision) for r in section.rows))
-    return models.index((row.key.model, row.key.precision)), section.programs.index(program(row.key))
+def _place(row: Row, section: Section) -> tuple[int, str, int]:
+    model, precision, _, own = section.place(row.key)
+    return model, precision, own
 
 
 def _best(row: Row, fewest: int, style: Style) -> Cell:
@@ -295,7 +302,8 @@ def _best(row: Row, fewest: int, style: Style) -> Cell:
 def _spread(row: Row, style: Style, *, is_best: bool = False) -> Cell:
     """Write a speed and how far the ends of its interval are from it, with as many decimals as the speed has."""
     seconds, middle = row.decode_s, style.number(row.decode_tps)
-    ends = (1 / s - row.decode_tps if s > 0 else math.inf for s in (seconds.high, seconds.low))
+    of = (seconds.high, seconds.low) if seconds.n > 1 else ()
+    ends = (1 / s - row.decode_tps if s > 0 else math.inf for s in of)
     n_decimals = len(middle.partition(".")[2])
     text = "".join(f" {_difference(end, n_decimals)}" for end in ends)
     if is_best:
@@ -321,8 +329,8 @@ def asides(section: Section) -> list[str]:
         who = f"{row.key.model} {row.key.precision} {row.key.threads}t {row.key.impl}"
         for what, ratio in (("int8 to fp32", row.to_fp32), (f"{row.key.threads} threads to one", row.scaling)):
             if ratio is not None:
-                ends = f"{ratio.low:.2f} to {ratio.high:.2f}, {ratio.confidence:.0%}"
-                found.append(f"{who}: {what} {ratio.ratio:.2f} ({ends})")
+                ends = f" ({ratio.low:.2f} to {ratio.high:.2f}, {ratio.confidence:.0%})" if ratio.n > 1 else ""
+                found.append(f"{who}: {what} {ratio.ratio:.2f}{ends}")
         if row.contexts:
             speeds = [f"{at.begin}–{at.end}: {speed(at.decode_s.value)}" for at in row.contexts]
             found.append(f"{who}: tok/s by position {', '.join(speeds)}")

@@ -39,7 +39,7 @@ def test_of_two_rows_of_one_thing_the_later_counts_and_that_is_said():
 def test_a_row_that_is_gone_replaces_one_that_was_there():
     gone = Absent(Key("15M", "f32", 1, "c"), "MISMATCH", "wrong")
     (section,) = gather([bench(row("c")), bench(row("zig"), absent=[gone], path="b")]).sections
-    assert tables.speeds(section).texts[0][1:3] == ("100", "MISMATCH")
+    assert tables.speeds(section).texts[0][1:3] == ("MISMATCH", "100")
 
 
 def test_other_builds_and_unfinished_files_are_told():
@@ -78,7 +78,7 @@ def test_int8_variants_stand_in_the_column_of_their_program():
     (section,) = gather([bench(row("a"), row("a-q8", precision="q8"), row("a", threads=2))]).sections
     found = tables.speeds(section)
     assert [column.heading for column in found.columns] == ["model", "a", "notes"]
-    assert [line[0] for line in found.texts] == ["15M, fp32, 1 thread", "15M, int8, 1 thread", "15M, fp32, 2 threads"]
+    assert [line[0] for line in found.texts] == ["15M, fp32, 1 thread", "15M, fp32, 2 threads", "15M, int8, 1 thread"]
 
 
 def test_a_program_without_a_row_shows_why():
@@ -106,6 +106,30 @@ def test_a_share_above_the_limit_is_flagged_and_not_cut_off():
     (section,) = gather([bench(row("c", share=seconds(1 / 1.2)))]).sections
     (cell,) = (c for c in tables.details(section).lines[0] if "%" in c.text and "–" not in c.text)
     assert (cell.text, cell.tone) == ("120% !", "warn")
+
+
+def test_lines_are_in_the_order_of_models_precisions_and_threads_and_columns_in_that_of_programs():
+    int8 = row("a-q8", model="42M", precision="q8")
+    rows = [row("b", model="42M", threads=2), int8, row("a", model="15M"), row("b", model="42M")]
+    (section,) = gather([bench(*rows, builds={"a": "1", "a-q8": "1", "b": "2"})]).sections
+    found = tables.speeds(section)
+    assert [column.heading for column in found.columns] == ["model", "a", "b", "notes"]
+    labels = ["42M, fp32, 1 thread", "42M, fp32, 2 threads", "42M, int8, 1 thread", "15M, fp32, 1 thread"]
+    assert [line[0] for line in found.texts] == labels
+
+
+def test_what_is_said_of_several_programs_is_said_once():
+    gone = [Absent(Key("15M", "f32", 1, name), "SKIPPED", "no time") for name in ("c", "d")]
+    (section,) = gather([bench(row("a", claim="counts twice"), row("b", notes=("TIE",)), absent=gone)]).sections
+    assert tables.speeds(section).texts[0][-1] == "a: counts twice; b: TIE; c, d: no time"
+
+
+def test_one_sample_has_no_interval():
+    single = replace(row("c", 50.0), decode_s=seconds(50.0, n=1), rounds=1)
+    (section,) = gather([bench(single)]).sections
+    assert "interval" not in [column.heading for column in tables.details(section).columns]
+    assert tables.scaling([section]).texts == (("Abacus 9", "15M", "50.0", "1"),)
+    assert "medians of 1 interleaved round," in markdown.block(gather([bench(single)]))
 
 
 # ---- programs read these
