@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from harness.formats.stored import Stored
 
-__all__ = ["logits"]
+__all__ = ["logits", "rotation"]
 
 Array = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ def logits(document: Mapping[str, Any], tensors: Mapping[str, Stored], ids: Sequ
     n_heads = document["num_attention_heads"]
     head_dim = document.get("head_dim") or document["hidden_size"] // n_heads
     window = document.get("sliding_window") if document.get("model_type") == "mistral" else None
-    cos, sin = _rotation(document, head_dim, len(ids))
+    cos, sin = rotation(document, head_dim, len(ids))
     activation = _gelu if "gelu" in document.get("hidden_act", "silu") else _silu
 
     table = tensors["model.embed_tokens.weight"]
@@ -68,7 +68,7 @@ def logits(document: Mapping[str, Any], tensors: Mapping[str, Stored], ids: Sequ
     return linear(norm(x, last), head)
 
 
-def _rotation(document: Mapping[str, Any], head_dim: int, n: int) -> tuple[Array, Array]:
+def rotation(document: Mapping[str, Any], head_dim: int, n: int) -> tuple[Array, Array]:
     """Return cosines and sines (n, rotary / 2)."""
     rope = document.get("rope_parameters") or document.get("rope_scaling") or {}
     theta = rope.get("rope_theta", document.get("rope_theta", 10000.0))
