@@ -48,7 +48,7 @@ _KEEP_BYTES = 3 << 30  # cast weights up to this size are kept between calls
 _ROWS = 1024  # tokens of one product: enough for full speed, few enough to stay in the caches
 _VOCAB_BLOCK = 1024  # classifier rows of one block of logits
 _CLASSIFIER_ROWS = 1024
-_SHOWS = "shows"  # in the memo of a pass that a tap looks at: attention leaves its scores behind
+_SHOWS = "shows"  # in the memo of a pass that a tap looks at: attention goes by steps, and leaves its scores behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +320,7 @@ class Engine:
         """Attention of one whole sequence that starts at position 0: q (T, H, head_dim), k and v (T, G, head_dim)."""
         if _SHOWS in step.memo:
             self._show_scores(step, q, self.ops.cached_k(step, k))
-        if self._fuses_attention and self._sees_all(len(k)):
+        if self._fuses_attention and _SHOWS not in step.memo and self._sees_all(len(k)):
             return causal_attention(q, k, v, start=0)
         ops = self.ops
         seen = ops.mask(step)
@@ -570,7 +570,7 @@ class Session:
         keys, values = self._cache.append(step.layer, k, v)
         if _SHOWS in step.memo:
             self._engine._show_scores(step, q, keys)
-        if self._engine._fuses_attention and self._engine._sees_all(len(keys)):
+        if self._engine._fuses_attention and _SHOWS not in step.memo and self._engine._sees_all(len(keys)):
             if len(q) == 1:
                 return single_query_attention(q, keys, values)
             return causal_attention(q, keys, values, start=len(keys) - len(q))

@@ -52,11 +52,14 @@ class Record:
 
 
 def records_of(name: str, layer: int, values: Array, *, start: int = 0) -> Iterator[Record]:
-    """Cut a tap's value, rows first, into the records of positions start..; scores (T, H, S) end with their token."""
-    for row, value in enumerate(values):
+    """Cut a tap's value, rows first, into the records of positions start..; scores (T, H, S) end with their token.
+
+    The values are copied: a program may go on to change them in place.
+    """
+    kept = np.array(values, np.float32)
+    for row, value in enumerate(kept):
         position = start + row
-        seen = value[:, : position + 1] if name == SCORES else value
-        yield Record(name, layer, position, seen.reshape(-1))
+        yield Record(name, layer, position, (value[:, : position + 1] if name == SCORES else value).reshape(-1))
 
 
 class TraceWriter:
