@@ -311,7 +311,7 @@ class _Session:
                     break
             return best
 
-        return draw(n.n_prompt, n.n_most), draw(n.n_long_prompt, n.n_short)
+        return draw(n.n_prompt, n.n_long), draw(n.n_long_prompt, n.n_short)
 
     # ---- one run -------------------------------------------------------------------------------------------------
 

@@ -45,11 +45,6 @@ class Lengths:
     n_long: int
     contexts: tuple[int, ...] = ()
 
-    @property
-    def n_most(self) -> int:
-        """Generated tokens of the longest run with the short prompt."""
-        return max(self.n_long, *(n - self.n_prompt + 1 for n in self.contexts), 0)
-
 
 @dataclass(frozen=True, slots=True)
 class Cost:
