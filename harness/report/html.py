@@ -15,7 +15,7 @@ from typing import Any
 import harness
 from harness.errors import MissingDependency
 from harness.report import plots, tables
-from harness.report.speeds import Section, Speeds
+from harness.report.speeds import Section, Speeds, program
 from harness.report.summary import (
     Summary,
     describe_divergence,
@@ -108,10 +108,11 @@ def _hash(inline: str) -> str:
 
 def _part(section: Section) -> dict[str, Any]:
     """Lay out what was measured on one machine."""
+    measured = {program(row.key) for row in section.rows}
     has_threads = len({row.key.threads for row in section.rows}) > 1
     return {
         "section": section,
-        "colors": plots.colors(section),
+        "colors": {name: color for name, color in plots.colors(section).items() if name in measured},
         "short": tables.speeds(section),
         "bars": plots.bars(section),
         "threads": tables.scaling([section]) if has_threads else None,

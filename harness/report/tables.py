@@ -257,7 +257,8 @@ def interval(decode_s: Estimate) -> str:
 def scaling(sections: Sequence[Section], style: Style = README) -> Table:
     """Lay out the speed with the fewest threads and with the best number of them, of each program on each model.
 
-    The ends of an interval stand beside a speed as differences; where the fewest are best the speed is bold.
+    Machines are named where there are several. The ends of an interval stand beside a speed as differences; where the
+    fewest threads are best the speed is bold.
     """
     rows = [(section, row) for section in sections for row in section.rows]
     fewest = min((row.key.threads for _, row in rows), default=1)
@@ -275,7 +276,7 @@ def scaling(sections: Sequence[Section], style: Style = README) -> Table:
             label = model if precision == "f32" else f"{model} {PRECISIONS.get(precision, precision)}"
             lines.append(
                 (
-                    Cell(machine),
+                    *([Cell(machine)] if len(sections) > 1 else []),
                     Cell(label),
                     *([Cell(own)] if len(names) > 1 else []),
                     Cell("") if least is None else _spread(least, style, is_best=least is best),
@@ -283,7 +284,8 @@ def scaling(sections: Sequence[Section], style: Style = README) -> Table:
                 )
             )
             machine = ""
-    columns = [Column("machine"), Column("model"), *([Column("program")] if len(names) > 1 else [])]
+    machines = [Column("machine")] if len(sections) > 1 else []
+    columns = [*machines, Column("model"), *([Column("program")] if len(names) > 1 else [])]
     return Table((*columns, Column(counted(fewest, style.thread), True), Column("best")), tuple(lines))
 
 

@@ -80,4 +80,4 @@ def test_fewest_against_best_number_of_workers():
 
 def test_an_end_that_is_the_average_itself_is_0():
     (section,) = gather([bench(row("zig", 50.0, 50.0, 57.0, threads=1))]).sections
-    assert scaling([section], Style(number=whole)).texts == (("Abacus 9", "15M", "50 0 +7", "1"),)
+    assert scaling([section], Style(number=whole)).texts == (("15M", "50 0 +7", "1"),)

@@ -128,7 +128,7 @@ def test_one_sample_has_no_interval():
     single = replace(row("c", 50.0), decode_s=seconds(50.0, n=1), rounds=1)
     (section,) = gather([bench(single)]).sections
     assert "interval" not in [column.heading for column in tables.details(section).columns]
-    assert tables.scaling([section]).texts == (("Abacus 9", "15M", "50.0", "1"),)
+    assert tables.scaling([section]).texts == (("15M", "50.0", "1"),)
     assert "medians of 1 interleaved round," in markdown.block(gather([bench(single)]))
 
 
@@ -181,7 +181,7 @@ def test_the_terminal_shows_every_figure_whatever_its_width(width):
 def test_markdown_has_both_tables_and_says_what_the_columns_are():
     text = markdown.render_speeds(everything())
     assert text.startswith("### Speed\n\n| model | c | zig | ts | notes |\n")
-    assert "| Abacus 9 | 15M | c | 100 −5 +4 | 2 threads: 180 −10 +10 |" in text
+    assert "| 15M | c | 100 −5 +4 | 2 threads: 180 −10 +10 |" in text
     assert "\n- prefill: prompt tokens per second" in text
     assert "medians of 9 interleaved rounds" in text
     assert "Measured by `` harness bench --impls c,`zig` ``." in text
