@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.checkpoint import Checkpoint
 from harness.checkpoint.files import opened
 from harness.errors import CheckpointError, InputError
-from harness.formats import gguf, huggingface, llama2c, llama2c_pt, meta, npz
+from harness.formats import gguf, huggingface, llama2c, llama2c_pt, lmw, meta, npz
 from harness.formats.format import Format, WriteOptions
 
 __all__ = ["FORMATS", "Format", "WriteOptions", "detect", "format_for", "format_named", "read", "write"]
@@ -28,6 +28,7 @@ FORMATS: tuple[Format, ...] = (
     meta.FORMAT,
     npz.FORMAT,
     llama2c_pt.FORMAT,
+    *lmw.FORMATS,
     *llama2c.FORMATS,
 )
 

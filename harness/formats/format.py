@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from harness.checkpoint import Checkpoint
 from harness.model_config import ModelConfig
-from harness.tokenizer import Tokenizer
+from harness.tokenizer import AnyTokenizer
 
 __all__ = ["Format", "WriteOptions"]
 
@@ -31,7 +31,7 @@ class WriteOptions:
 
     dtype: str | None = None
     group_size: int | None = None
-    tokenizer: Tokenizer | None = None
+    tokenizer: AnyTokenizer | None = None
     progress: Callable[[int], None] = field(default=lambda n_bytes: None)
 
 
@@ -76,5 +76,5 @@ class Format:
     refuses: Callable[[ModelConfig], str | None] = _holds_all
     own_logits: Callable[[Path, Sequence[int]], NDArray[np.float64]] | None = None
     error_bound: Callable[[NDArray[Any], str], NDArray[np.float64]] | None = None
-    read_tokenizer: Callable[[Path], Tokenizer | None] | None = None
+    read_tokenizer: Callable[[Path], AnyTokenizer | None] | None = None
     is_directory: bool = False

@@ -244,4 +244,5 @@ FORMAT = Format(
     write=write,
     dtypes=_DTYPES,
     refuses=_refuses,
+    error_bound=lambda values, word: gguf_types.error_bound(values, _ENCODINGS[word]),
 )

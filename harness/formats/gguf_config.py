@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from harness.errors import CheckpointError
 from harness.formats import gguf_types
 from harness.formats.gguf_file import GgufFile, Value
+from harness.formats.numbers import shortest
 from harness.model_config import PHI_2, Block, ModelConfig, RopeScaling
 
 __all__ = [
@@ -172,16 +173,7 @@ class _Keys:
             raise CheckpointError(f"key {self.prefix}{key} is missing", path=self.file.path)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
             self.fail(key, "is out of range", value, "a finite number, not below 0")
-        return _shortest(value)
-
-
-def _shortest(value: float) -> float:
-    """Return the double with the fewest digits that is this float32.
-
-    >>> _shortest(float(np.float32(1e-5)))
-    1e-05
-    """
-    return float(str(np.float32(value)))
+        return shortest(value)
 
 
 def _scaling(file: GgufFile, keys: _Keys, config: ModelConfig) -> RopeScaling | None:
@@ -215,7 +207,7 @@ def _llama3(file: GgufFile, keys: _Keys, config: ModelConfig) -> RopeScaling:
             keys.integer("rope.scaling.llama3.original_context", _MAX_SEQ_LEN),
         )
     else:
-        found = RopeScaling("llama3", _shortest(float(table.max())), **_PUBLISHED)  # type: ignore[arg-type]
+        found = RopeScaling("llama3", shortest(float(table.max())), **_PUBLISHED)  # type: ignore[arg-type]
     if found.problems() or not np.allclose(table, rope_factors(config, found), rtol=1e-5, atol=0):
         raise CheckpointError(
             f"tensor {ROPE_FREQS} is not what Llama 3's scaling gives",

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BYTES", "blocks", "narrow", "rounded", "storage_type", "widen"]
+__all__ = ["BYTES", "blocks", "narrow", "rounded", "shortest", "storage_type", "widen"]
 
 # Stored type -> bytes of an element.
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
@@ -76,6 +76,15 @@ def _to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
 def rounded(values: NDArray[Any], dtype: str) -> NDArray[Any]:
     """Return what is read back when the values are stored as dtype."""
     return widen(narrow(values, dtype), dtype)
+
+
+def shortest(value: float) -> float:
+    """Return the double with the fewest digits that is this float32, for numbers that people write down.
+
+    >>> shortest(float(np.float32(1e-5)))
+    1e-05
+    """
+    return float(str(np.float32(value)))
 
 
 def blocks(values: NDArray[Any]) -> Iterator[NDArray[Any]]:

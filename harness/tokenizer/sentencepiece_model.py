@@ -39,6 +39,8 @@ __all__ = [
     "UNKNOWN",
     "USER_DEFINED",
     "assemble",
+    "dump",
+    "parse",
     "plain",
     "read",
     "sniff",
@@ -67,8 +69,11 @@ def read(path: str | os.PathLike[str]) -> Tokenizer:
     Raises:
         TokenizerError: the file is damaged, or a model of a kind that is not supported.
     """
-    path = Path(path)
-    content = files.content(path)
+    return parse(files.content(Path(path)), Path(path))
+
+
+def parse(content: bytes, path: Path) -> Tokenizer:
+    """Read a model from bytes; `path` is for messages. Raises as `read`."""
     texts: list[bytes] = []
     scores: list[float] = []
     kinds: list[int] = []
@@ -240,7 +245,11 @@ def write(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> None:
     Raises:
         TokenizerError: there are no byte pieces, a piece is no UTF-8, or the file cannot be written.
     """
-    path = Path(path)
+    files.write(Path(path), [dump(tokenizer, Path(path))])
+
+
+def dump(tokenizer: Tokenizer, path: Path | None = None) -> bytes:
+    """Return a model's bytes; `path` is for messages. Raises as `write`."""
     kinds = types(tokenizer)
     if BYTE not in kinds:
         raise TokenizerError("a SentencePiece model needs byte pieces, this vocabulary has none", path=path)
@@ -272,4 +281,4 @@ def write(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> None:
     switches = ((3, rules.dummy_prefix != "never"), (4, rules.spaces == "spaces-squeezed"), (5, True))
     normaliser += b"".join(protobuf.int_field(number, int(is_on)) for number, is_on in switches)
     parts.append(protobuf.bytes_field(3, normaliser))
-    files.write(path, parts)
+    return b"".join(parts)

@@ -21,7 +21,7 @@ from harness.errors import TokenizerError
 from harness.tokenizer import files
 from harness.tokenizer.byte_level import LLAMA3, ByteLevelTokenizer
 
-__all__ = ["LLAMA3_SPECIAL", "LLAMA31_SPECIAL", "read", "sniff", "write"]
+__all__ = ["LLAMA3_SPECIAL", "LLAMA31_SPECIAL", "dump", "parse", "read", "sniff", "write"]
 
 _N_SPECIAL = 256
 _NAMED = ("begin_of_text", "end_of_text", None, None, None, None, "start_header_id", "end_header_id", None, "eot_id")
@@ -66,10 +66,14 @@ def read(path: str | os.PathLike[str], special: Sequence[str] = LLAMA31_SPECIAL)
     Raises:
         TokenizerError: a line is damaged, a rank or a piece is missing or there twice.
     """
-    path = Path(path)
+    return parse(files.content(Path(path)), Path(path), special)
+
+
+def parse(content: bytes, path: Path, special: Sequence[str] = LLAMA31_SPECIAL) -> ByteLevelTokenizer:
+    """Read a list of ranks from bytes; `path` is for messages. Raises as `read`."""
     pieces: dict[int, bytes] = {}
     ids: dict[bytes, int] = {}
-    for number, line in enumerate(files.content(path).split(b"\n"), 1):
+    for number, line in enumerate(content.split(b"\n"), 1):
         line = line.strip()
         if not line:
             continue
@@ -121,15 +125,16 @@ def write(tokenizer: ByteLevelTokenizer, path: str | os.PathLike[str]) -> None:
     Raises:
         TokenizerError: its merges are a list, its special pieces are not its last, or the file cannot be written.
     """
-    path = Path(path)
+    files.write(Path(path), [dump(tokenizer, Path(path))])
+
+
+def dump(tokenizer: ByteLevelTokenizer, path: Path | None = None) -> bytes:
+    """Return the bytes of the list; `path` is for messages. Raises as `write`."""
     n = tokenizer.vocab_size - len(tokenizer.special)
-    if (
-        tokenizer.merges is not None
-        or tokenizer.whole
-        or tokenizer.special != frozenset(range(n, n + len(tokenizer.special)))
-    ):
+    behind = frozenset(range(n, tokenizer.vocab_size))
+    if tokenizer.merges is not None or tokenizer.whole or tokenizer.special != behind:
         raise TokenizerError(
             "a list of ranks cannot say how this tokenizer merges, or where its special pieces are", path=path
         )
     lines = (base64.b64encode(piece) + b" %d\n" % rank for rank, piece in enumerate(tokenizer.pieces[:n]))
-    files.write(path, lines)
+    return b"".join(lines)

@@ -306,6 +306,8 @@ def test_the_public_names_are_a_list() -> None:
     assert set(tokenizer_files.__all__) == {
         "HONEST",
         "KNOWN_WRONG",
+        "AnyTokenizer",
+        "ByteLevelTokenizer",
         "EncodeRules",
         "Tokenizer",
         "count_pieces",
