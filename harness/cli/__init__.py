@@ -18,6 +18,7 @@ COMMANDS = {
     "adopt": "Find how a program wants to be called, and write its manifest.",
     "smoke": "Try a new program of the line protocol with three requests, and show every byte.",
     "trace": "Name the first operation of a program whose output is wrong while its inputs are right.",
+    "tokenizer": "Put thousands of hard texts to a program's tokenizer, and say what it does wrong.",
     "record": "Make or renew goldens, showing what would change.",
     "report": "Render run files as text, markdown, a page with plots, JSON, CSV, JUnit or a badge.",
 }

@@ -1,0 +1,151 @@
+"""The tokenizer check: it finds and names every known wrong tokenizer, and nothing in a right one."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.__main__ import main
+from harness.conformance.tokenizer_check import check_tokenizer, shrink
+from harness.errors import Refused, TokenizerError, Unsupported
+from harness.models import load, locate
+from harness.results import Kind
+from harness.tokenizer.bpe import HONEST, KNOWN_WRONG
+from harness.tokenizer.hard_texts import hard_texts, long_text
+from tests.line_miniatures import PROGRAM
+
+FILES = locate("gqa")
+TOKENIZER = load(FILES.checkpoint, FILES.tokenizer).tokenizer
+N = 3200  # all the fixed texts of this vocabulary, and some mixtures
+
+
+class Port:
+    """A tokenizer in this process, by other rules."""
+
+    def __init__(self, rules=HONEST, decode=TOKENIZER.decode):
+        self.rules = rules
+        self.decode = decode
+
+    def encode(self, text, *, bos=True, eos=False):
+        try:
+            return TOKENIZER.encode(text, bos=bos, eos=eos, rules=self.rules)
+        except TokenizerError as error:
+            raise Refused(str(error)) from error
+
+
+def test_a_right_tokenizer_has_nothing_wrong():
+    found = check_tokenizer(Port(), TOKENIZER, n_texts=N)
+    assert found.verdict is Kind.EXACT
+    assert (found.n_texts, found.n_decoded, found.examples) == (N, N, [])
+    kinds = ["empty", "piece", "byte", "special", "normalisation", "words", "mixture"]
+    assert {*kinds, "UTF-8 boundary", "white space", "merge order", "invalid UTF-8"} == set(found.by_kind)
+
+
+def is_told_apart(rules):
+    """Whether any hard text of this vocabulary shows these rules."""
+    texts = [text for _, (_, text) in zip(range(N), hard_texts(TOKENIZER), strict=False)]
+
+    def ids(text, rules):
+        try:
+            return TOKENIZER.encode(text, rules=rules)
+        except TokenizerError:
+            return None
+
+    return any(ids(text, rules) != ids(text, HONEST) for text in texts)
+
+
+@pytest.mark.parametrize(("name", "rules"), [(name, rules) for name, _, rules in KNOWN_WRONG])
+def test_each_known_wrong_tokenizer_is_found_and_named(name, rules):
+    found = check_tokenizer(Port(rules), TOKENIZER, n_texts=N)
+    if name in {"floor-1e9"}:  # no piece of this vocabulary has such a score
+        assert not is_told_apart(rules)
+        return
+    assert found.verdict is Kind.MISMATCH
+    assert f"({name})" in found.encode_cause
+    assert found.examples
+    for example in found.examples:
+        assert example.actual != example.expected
+
+
+def test_a_wrong_tokenizer_of_no_known_kind_is_not_put_down_to_one():
+    class Swaps(Port):
+        def encode(self, text, *, bos=True, eos=False):
+            ids = super().encode(text, bos=bos, eos=eos)
+            return ids[:1] + ids[:0:-1]
+
+    found = check_tokenizer(Swaps(), TOKENIZER, n_texts=1500)
+    assert (found.verdict, found.encode_cause) == (Kind.MISMATCH, "")
+
+
+def test_examples_are_shrunk_to_a_few_bytes():
+    rules = next(rules for name, _, rules in KNOWN_WRONG if name == "ties-right")
+    found = check_tokenizer(Port(rules), TOKENIZER, n_texts=N)
+    assert min(len(example.text) for example in found.examples) <= 4
+
+
+@pytest.mark.parametrize(
+    ("decode", "says"),
+    [
+        (lambda ids: TOKENIZER.decode(ids).decode("utf-8", "replace").encode(), ""),
+        (lambda ids: TOKENIZER.decode(ids).lstrip(b" "), "all leading spaces are dropped"),
+        (lambda ids: b"".join(TOKENIZER.pieces[i] for i in ids[1:]).removeprefix(b" "), "spelt out"),
+    ],
+)
+def test_a_wrong_decoder_is_found_and_named_where_it_is_known(decode, says):
+    found = check_tokenizer(Port(decode=decode), TOKENIZER, n_texts=1500)
+    assert (found.verdict, found.encode_wrong) == (Kind.MISMATCH, 0)
+    assert says in found.decode_cause
+    assert len({example.ids for example in found.examples}) == len(found.examples)
+
+
+def test_a_program_without_an_encoder_is_unsupported():
+    class Mute(Port):
+        def encode(self, text, *, bos=True, eos=False):
+            raise Unsupported("does not offer encode")
+
+    found = check_tokenizer(Mute(), TOKENIZER, n_texts=50)
+    assert (found.verdict, found.unsupported, found.n_decoded) == (Kind.UNSUPPORTED, ("encode",), 50)
+
+
+@pytest.mark.parametrize(("power", "is_so"), [(2, True), (1, False)])
+def test_quadratic_time_is_reported(power, is_so):
+    now = 0.0
+
+    class Slow(Port):
+        def encode(self, text, *, bos=True, eos=False):
+            nonlocal now
+            now += 2.0 * (len(text) / 16_000) ** power
+            return super().encode(text, bos=bos, eos=eos)
+
+    found = check_tokenizer(Slow(), TOKENIZER, n_texts=5, clock=lambda: now)
+    assert found.is_quadratic is is_so
+    assert found.exponent == pytest.approx(power, abs=0.02)
+
+
+def test_texts_are_the_same_for_a_seed_and_hold_no_nul():
+    def some(seed):
+        return [text for _, text in zip(range(6000), hard_texts(TOKENIZER, seed=seed), strict=False)]
+
+    assert some(1) == some(1)
+    assert some(1) != some(2)
+    assert not [text for _, text in some(3) if 0 in text]
+    assert len(long_text(2000)) >= 2000
+
+
+@given(st.binary(max_size=60), st.binary(min_size=1, max_size=3))
+def test_a_shrunk_text_is_still_wrong_and_nothing_can_be_left_out(text, needle):
+    whole = text + needle
+    least = shrink(whole, lambda one: needle in one)
+    assert least == needle
+
+
+def test_the_command_line_names_the_cause(capsys, tmp_path):
+    assert main(["tokenizer", "numpy", "--texts", "300"]) == 0
+    assert capsys.readouterr().out.startswith("numpy on gqa: EXACT: 300 texts")
+    assert main(["tokenizer", f"{sys.executable} {PROGRAM} exits_at_generate", "--texts", "300"]) == 1
+    assert "PROTOCOL: expected the model's vocab_size" in capsys.readouterr().out
+    assert main(["tokenizer", f"{sys.executable} {PROGRAM} mute", "--timeout-s", "0.3"]) == 1
+    assert "TIMED_OUT" in capsys.readouterr().out
