@@ -28,8 +28,8 @@ class Calibration:
     """What comparisons of so many pairs are worth.
 
     Attributes:
-        n_apart: trials of this many pairs that the series holds side by side. More were cut from it: they overlap, and
-            the intervals of the rates are narrower than so many would give.
+        n_apart: trials of this many pairs that the series holds side by side. More were cut from it: they overlap,
+            and the intervals of the rates are narrower than so many would give.
         false: comparisons of the program with itself that ended FASTER or SLOWER at any difference.
         found: slowdown -> trials that ended SLOWER, with the tolerance.
         missed: slowdown -> trials that ended SAME although the slowdown is larger than the tolerance; never for the

@@ -16,75 +16,27 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from harness.adapters.implementation import Implementation
-from harness.adapters.process import Limits
 from harness.bench.machine import Usage, usage
 from harness.bench.plan import Cost, Lengths, Prompt, guessed_token_s, lengths, prompt_of, round_s, shortened
 from harness.bench.roofline import Probes
 from harness.bench.rows import summarise, with_ratios
+from harness.bench.run import Checked, Clocks, Group, OutOfTime, Run, Verify, timed
 from harness.bench.workload import Workload
 from harness.benchfile import Absent, Key, Limit, Record, Row, Sample
 from harness.errors import ImplementationError, InputError, MissingDependency
 from harness.models import ModelFiles
-from harness.results import Kind, Observation, Request, kind_of_failure
+from harness.results import Kind, kind_of_failure
 
-__all__ = ["Checked", "Group", "Outcome", "Progress", "Run", "measure"]
+__all__ = ["Outcome", "Progress", "measure"]
 
 _WARM_MORE = 24  # tokens that the longer warm-up run generates beyond the short one
 _SLOW_S = 1.0  # of a token: the longer warm-up run is left out
 _TRIES = 20  # prompts drawn for a real model until one is followed by enough tokens
-_PATIENCE_S, _PATIENCE_BYTES_PER_S = 600.0, 50e6  # how long a run may take, or as long as a slow disk would
-_PAUSE_S = 0.1  # between two looks at what a program has printed: each takes the harness some 50 microseconds
 _IN_MEMORY = 0.9  # of the memory that can be had: what a model may take to be held by it
 _PROBED = 0.25  # of the memory that can be had: what a probe takes at most
 _PROBED_BYTES = 1 << 30  # beside a model that memory does not hold
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """What the judge says of one run.
-
-    Attributes:
-        n_generated: tokens after the prompt that the run did generate.
-    """
-
-    kind: Kind
-    n_generated: int
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run that is not judged yet: who was asked what, for so many tokens, and what was seen."""
-
-    impl: Implementation
-    request: Request
-    prompt: Prompt
-    n_tokens: int
-    observation: Observation
-    sample: Sample
-
-
-Verify = Callable[[Workload, Sequence[Run]], list[Checked]]
-"""Judge runs on a model, in their order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """What is compared with one another.
-
-    Attributes:
-        impls: each with the files that it is given.
-    """
-
-    workload: Workload
-    threads: int
-    impls: tuple[tuple[Implementation, ModelFiles], ...]
-
-    def key(self, impl: Implementation) -> Key:
-        return Key(self.workload.name, self.workload.precision, self.threads, impl.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +104,10 @@ def measure(
         room=room,
         contexts=tuple(contexts),
         is_bare=is_bare,
-        n_cpus=n_cpus,
         memory_bytes=memory_bytes,
         record=record,
         progress=progress,
-        clock=clock,
-        cpu_clock=cpu_clock,
-        look=look,
+        clocks=Clocks(clock, cpu_clock, look, n_cpus),
         rng=random.Random(seed),
     )
     end = None if budget_s is None else clock() + budget_s
@@ -171,10 +120,6 @@ def measure(
     return session.outcome
 
 
-class _OutOfTime(Exception):
-    """The budget ended while a program ran."""
-
-
 @dataclass(slots=True)
 class _Session:
     """One benchmark under way."""
@@ -184,13 +129,10 @@ class _Session:
     room: Callable[[Workload, Prompt, int], int] | None
     contexts: tuple[int, ...]
     is_bare: bool
-    n_cpus: int
     memory_bytes: Callable[[], int] | None
     record: Callable[[Record], None]
     progress: Callable[[Progress], None]
-    clock: Callable[[], float]
-    cpu_clock: Callable[[], float]
-    look: Callable[[], Usage]
+    clocks: Clocks
     rng: random.Random
     outcome: Outcome = field(default_factory=Outcome)
 
@@ -204,9 +146,9 @@ class _Session:
             n = replace(n, n_long_prompt=n.n_prompt)
         try:
             alive, expected_s, n = self._warm_up(group, n, rounds, deadline, is_slow=token_s > _SLOW_S)
-            started = self.clock()
+            started = self.clocks.now()
             for number in range(rounds):
-                now = self.clock()
+                now = self.clocks.now()
                 per_round = (now - started) / number if number else expected_s
                 if not alive or (deadline is not None and now + (per_round if number else 0) > deadline):
                     break
@@ -215,7 +157,7 @@ class _Session:
                     left = min(left, max(0.0, deadline - now) * groups_left)
                 self.progress(Progress(f"{work.name} {work.precision}", number, rounds, left))
                 self._one_round(group, alive, number, n, deadline, in_memory=in_memory)
-        except _OutOfTime:
+        except OutOfTime:
             pass
         finally:  # an interruption keeps what there is
             self._conclude(group, in_memory=in_memory)
@@ -233,12 +175,18 @@ class _Session:
         seen: list[tuple[Implementation, ModelFiles, list[Run]]] = []
         for impl, files in group.impls:
             self.progress(Progress(f"{work.name} {work.precision}: warming up {impl.name}", 0, rounds, None))
-            if deadline is not None and self.clock() > deadline:
+            if deadline is not None and self.clocks.now() > deadline:
                 self._absent(group.key(impl), "SKIPPED", "the budget was used up before its turn")
                 continue
             try:
                 runs = [
-                    self._run(group, impl, files, prompt, count, -1, "short", deadline)
+                    timed(
+                        *(group, impl, files, prompt, count),
+                        number=-1,
+                        run="short",
+                        deadline=deadline,
+                        clocks=self.clocks,
+                    )
                     for count in ([n.n_short] if is_slow else [n.n_short, middle])
                 ]
             except MissingDependency as missing:
@@ -255,7 +203,7 @@ class _Session:
                 alive.append((impl, files))
                 costs.append(_cost(runs))
         if deadline is not None and alive:
-            n = shortened(n, costs, rounds, deadline - self.clock())
+            n = shortened(n, costs, rounds, deadline - self.clocks.now())
         return alive, round_s(costs, n), n
 
     def _one_round(
@@ -289,7 +237,14 @@ class _Session:
                 names = [*counts]
                 self.rng.shuffle(names)
                 for name in names:
-                    seen.append(self._run(group, impl, files, *counts[name], number, name, deadline))
+                    one = timed(
+                        *(group, impl, files, *counts[name]),
+                        number=number,
+                        run=name,
+                        deadline=deadline,
+                        clocks=self.clocks,
+                    )
+                    seen.append(one)
         finally:
             self._judge(group, seen)
         gone = {one.key for one in self.outcome.absent}
@@ -312,65 +267,6 @@ class _Session:
             return best
 
         return draw(n.n_prompt, n.n_long), draw(n.n_long_prompt, n.n_short)
-
-    # ---- one run -------------------------------------------------------------------------------------------------
-
-    def _run(
-        self,
-        group: Group,
-        impl: Implementation,
-        files: ModelFiles,
-        prompt: Prompt,
-        n_tokens: int,
-        number: int,
-        run: str,
-        deadline: float | None,
-    ) -> Run:
-        work = group.workload
-        n_tokens = min(n_tokens, work.config.seq_len - prompt.n_ids + 1)
-        request = Request(
-            files.checkpoint,
-            files.tokenizer,
-            prompt=prompt.text,
-            steps=prompt.n_ids - 1 + n_tokens,
-            temperature=0.0,
-            threads=group.threads,
-        )
-        usual = max(_PATIENCE_S, request.steps * work.token_bytes / _PATIENCE_BYTES_PER_S)
-        patience = impl.manifest.timeout_s or usual
-        if deadline is not None:
-            patience = min(patience, max(10.0, deadline - self.clock() + 10.0))
-        size = files.checkpoint.stat().st_size if files.checkpoint.exists() else 0
-        before, started = self.look(), self.cpu_clock()
-        observation = impl.run(request, Limits(patience, memory_bytes=max(8 << 30, 3 * size), pause_s=_PAUSE_S))
-        harness_cpu_s, after = self.cpu_clock() - started, self.look()
-        is_late = observation.failure is not None and kind_of_failure(observation.failure) is Kind.TIMED_OUT
-        if is_late and deadline is not None and self.clock() > deadline:
-            raise _OutOfTime
-        wall = observation.wall_s
-        other, steal = _difference(before.busy_s, after.busy_s), _difference(before.steal_s, after.steal_s)
-        sample = Sample(
-            key=group.key(impl),
-            round=number,
-            run=run,
-            n_prompt=prompt.n_ids,
-            n_generated=n_tokens,
-            wall_s=wall,
-            first_byte_s=observation.first_byte_s,
-            cpu_s=observation.cpu_s,
-            peak_rss_bytes=observation.peak_rss_bytes,
-            reported_tps=observation.reported_tps,
-            n_bytes=len(observation.stdout),
-            verdict="",
-            other_cpus=None if other is None or wall <= 0 else max(0.0, (other - observation.cpu_s) / wall),
-            steal=None if steal is None or wall <= 0 else max(0.0, steal / wall / self.n_cpus),
-            load=after.load,
-            hz=after.hz,
-            harness_cpu_s=harness_cpu_s,
-            disk_bytes=_difference(before.disk_bytes, after.disk_bytes),
-            major_faults=_difference(before.major_faults, after.major_faults),
-        )
-        return Run(impl, request, prompt, n_tokens, observation, sample)
 
     def _judge(self, group: Group, runs: Sequence[Run]) -> None:
         """Verify runs and keep their samples; a program any of whose tokens are not right is absent."""
@@ -427,7 +323,7 @@ class _Session:
                 limits,
                 is_synthetic=work.is_synthetic,
                 token_bytes=work.token_bytes,
-                n_cpus=self.n_cpus,
+                n_cpus=self.clocks.n_cpus,
                 in_memory=in_memory,
             )
             if isinstance(found, Row):
@@ -454,13 +350,6 @@ def _cost(runs: Sequence[Run]) -> Cost:
     else:  # one position is one pass, in the slowest of programs
         token_s = first.observation.wall_s / first.request.steps
     return Cost(first.observation.wall_s, token_s)
-
-
-_Number = TypeVar("_Number", int, float)
-
-
-def _difference(before: _Number | None, after: _Number | None) -> _Number | None:
-    return None if before is None or after is None else after - before
 
 
 def _reason(failure: ImplementationError) -> str:

@@ -22,7 +22,8 @@ import harness
 from harness.adapters.implementation import ProcessImplementation
 from harness.bench import compare, roofline, workload
 from harness.bench.machine import machine, memory_bytes
-from harness.bench.measure import Group, Outcome, Progress, measure
+from harness.bench.measure import Outcome, Progress, measure
+from harness.bench.run import Group
 from harness.bench.stats import Result
 from harness.bench.workload import PRECISIONS, Workload, shape_of
 from harness.benchfile import Absent, BenchFile, BenchWriter, Header, Key, ModelFacts, read

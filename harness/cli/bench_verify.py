@@ -22,8 +22,8 @@ from harness.adapters.implementation import ProcessImplementation
 from harness.adapters.manifest import Manifest
 from harness.adapters.process import Limits
 from harness.adapters.protocol import Session
-from harness.bench.measure import Checked, Run
 from harness.bench.plan import Prompt
+from harness.bench.run import Checked, Run
 from harness.bench.workload import Workload
 from harness.conformance.case import Case, ModelRef, Provenance
 from harness.conformance.verify import reference_of, verify_group

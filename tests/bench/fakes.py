@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.adapters.manifest import Manifest
 from harness.adapters.process import Limits
 from harness.bench.machine import Usage
-from harness.bench.measure import Checked, Run
+from harness.bench.run import Checked, Run
 from harness.bench.workload import Workload
 from harness.errors import ImplementationError
 from harness.model_config import ModelConfig

@@ -7,8 +7,9 @@ import pytest
 
 from harness import benchfile
 from harness.bench import compare
-from harness.bench.measure import Group, measure
+from harness.bench.measure import measure
 from harness.bench.roofline import Probes
+from harness.bench.run import Group
 from harness.bench.stats import Result
 from harness.benchfile import BenchWriter, Header, Key, ModelFacts
 from harness.errors import InputError, RunFileError

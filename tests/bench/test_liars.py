@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from harness.adapters.manifest import Manifest
-from harness.bench.measure import Group, measure
+from harness.bench.measure import measure
+from harness.bench.run import Group
 from harness.bench.workload import Workload, make_synthetic
 from harness.cli.bench_verify import Verifier
 from harness.conformance.reference import Reference

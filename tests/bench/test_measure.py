@@ -7,10 +7,11 @@ import random
 import pytest
 
 from harness import benchfile
-from harness.bench.measure import Group, Progress, measure
+from harness.bench.measure import Progress, measure
 from harness.bench.plan import lengths, prompt_of
 from harness.bench.roofline import Probes
 from harness.bench.rows import BUSY
+from harness.bench.run import Group
 from harness.bench.workload import SHAPES
 from harness.benchfile import Absent, Limit, Row, Sample
 from harness.errors import Crashed, MissingDependency, TimedOut
