@@ -19,6 +19,7 @@
 
 typedef float V(floats) __attribute__((vector_size(4 * LANES)));
 typedef int32_t V(ints) __attribute__((vector_size(4 * LANES)));
+typedef int8_t V(bytes) __attribute__((vector_size(LANES)));
 typedef float V(row_floats) __attribute__((vector_size(4 * ROWS)));
 typedef int32_t V(row_ints) __attribute__((vector_size(4 * ROWS)));
 
@@ -192,15 +193,18 @@ TARGET static void V(quantize)(Input *out, const float *x, int n, int group) {
     const V(ints) sign = (V(ints))V(splat)(-0.0f);
     for (int g = 0; g < n / group; g++) {
         const float *values = x + (size_t)g * group;
+        int8_t *codes = out->codes + (size_t)g * group;
         V(floats) most = {0};
         for (int i = 0; i < group; i += LANES) {
             const V(floats) size = (V(floats))((V(ints))V(load)(values + i) & ~sign);
             most = V(choose)(size > most, size, most); /* never NaN */
         }
-        float largest = 0;
-        for (int i = 0; i < LANES; i++)
-            if (most[i] > largest) largest = most[i];
-        const float scale = largest / 127.0f;
+        float sizes[LANES];
+        V(store)(sizes, most);
+        for (int half = LANES / 2; half > 0; half /= 2)
+            for (int i = 0; i < half; i++) sizes[i] = sizes[i + half] > sizes[i] ? sizes[i + half] : sizes[i];
+        const float scale = sizes[0] / 127.0f;
+
         V(ints) sums = {0};
         for (int i = 0; i < group; i += LANES) {
             /* roundf: add the float below one half, away from zero, then cut. */
@@ -208,14 +212,17 @@ TARGET static void V(quantize)(Input *out, const float *x, int n, int group) {
             const V(floats) half = (V(floats))(((V(ints))quotient & sign) | (V(ints))V(splat)(0x1.fffffep-2f));
             const V(floats) raised = quotient + half, size = (V(floats))((V(ints))raised & ~sign);
             const V(ints) is_small = size < V(splat)(256.0f); /* false for NaN */
-            const V(ints) codes = __builtin_convertvector((V(floats))((V(ints))raised & is_small), V(ints));
-            for (int k = 0; k < LANES; k++) out->codes[(size_t)g * group + i + k] = (int8_t)codes[k];
-            sums += (codes << 24) >> 24; /* as int8 */
+            const V(ints) rounded = __builtin_convertvector((V(floats))((V(ints))raised & is_small), V(ints));
+            const V(bytes) cut = __builtin_convertvector(rounded, V(bytes));
+            memcpy(codes + i, &cut, sizeof cut);
+            sums += rounded << 24 >> 24; /* as the bytes are */
         }
-        int32_t sum = 0;
-        for (int i = 0; i < LANES; i++) sum += sums[i];
+        int32_t totals[LANES];
+        memcpy(totals, &sums, sizeof sums);
+        for (int half = LANES / 2; half > 0; half /= 2)
+            for (int i = 0; i < half; i++) totals[i] += totals[i + half];
         out->scales[g] = scale;
-        out->code_sums[g] = sum;
+        out->code_sums[g] = totals[0];
     }
 }
 
