@@ -88,7 +88,7 @@ MUST_NOT_IMPORT = {
 OWNERS = {
     "subprocess": {"harness.adapters.spawners", "harness.adapters.toolchain"},
     "typer": {"harness.cli"},
-    "rich": {"harness.cli", "harness.report.terminal"},
+    "rich": {"harness.cli", "harness.report.terminal", "harness.report.traces"},
     "pandas": {"harness.report.summary", "harness.bench.history"},
     "jinja2": {"harness.report"},
     "altair": {"harness.report.plots"},
