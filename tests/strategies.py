@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import strategies as st
 
 from harness.checkpoint import Checkpoint, expected_shapes
-from harness.model_config import ModelConfig
+from harness.model_config import PHI_2, Block, ModelConfig, RopeScaling
 from harness.quant import quantize_weights
 from harness.tokenizer import Tokenizer
 
-__all__ = ["checkpoints", "configs", "quantised", "texts", "tokenizers"]
+__all__ = ["checkpoints", "configs", "family_checkpoints", "quantised", "texts", "tokenizers"]
 
 BYTE_PIECES = tuple(b"<0x%02X>" % byte for byte in range(256))
 SPECIALS = (b"<unk>", b"\n<s>\n", b"\n</s>\n")
@@ -36,7 +38,34 @@ def configs(draw: st.DrawFn, *, is_tied: bool | None = None) -> ModelConfig:
 @st.composite
 def checkpoints(draw: st.DrawFn, *, is_tied: bool | None = None) -> Checkpoint:
     """Random float32 weights; every scale from subnormal to huge, zeros of both signs among them."""
-    config = draw(configs(is_tied=is_tied))
+    return _with_weights(draw, draw(configs(is_tied=is_tied)))
+
+
+@st.composite
+def family_checkpoints(draw: st.DrawFn) -> Checkpoint:
+    """Random float32 weights of every architecture: plain ones, and each of the family's choices."""
+    config = draw(configs())
+    head_dim = config.head_dim
+    kind = draw(st.sampled_from(["plain", "constants", "llama3", "linear", "mistral", "qwen2", "qwen3", "phi"]))
+    if kind != "plain":
+        config = replace(config, norm_eps=draw(st.sampled_from([1e-5, 1e-6])), rope_theta=500000.0)
+    if kind == "llama3":
+        config = replace(config, rope_scaling=RopeScaling("llama3", draw(st.sampled_from([8.0, 32.0]))))
+    elif kind == "linear":
+        config = replace(config, rope_scaling=RopeScaling("linear", 4.0))
+    elif kind == "mistral":
+        config = replace(config, block=Block(window=draw(st.integers(1, 9))))
+    elif kind == "qwen2":
+        config = replace(config, block=Block(qkv_bias=True))
+    elif kind == "qwen3":
+        config = replace(config, head_size=head_dim + 2, block=Block(qk_norm=True))
+    elif kind == "phi":
+        rotary_dim = 2 * draw(st.integers(1, head_dim // 2))
+        config = replace(config, is_tied=False, norm_eps=1e-5, block=replace(PHI_2, rotary_dim=rotary_dim))
+    return _with_weights(draw, config)
+
+
+def _with_weights(draw: st.DrawFn, config: ModelConfig) -> Checkpoint:
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     scale = np.float32(draw(st.sampled_from([1.0, 0.02, 1e-42, 1e30])))
     tensors = {}

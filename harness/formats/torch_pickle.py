@@ -116,7 +116,10 @@ class _Machine:
         while True:
             opcode = self.take(1)
             if opcode == b".":
-                return self.pop()
+                value = self.pop()
+                if self.stack:
+                    raise _Refused("it leaves values behind")
+                return value
             step = _STEPS.get(opcode)
             if step is None:
                 raise _Refused(f"opcode {opcode!r} is not of such files")

@@ -1,0 +1,207 @@
+"""convert: what it reports, what it catches and names, and that nothing appears that is wrong."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness import formats
+from harness.checkpoint import Checkpoint, expected_shapes
+from harness.conversion import convert
+from harness.errors import CheckpointError
+from harness.formats import WriteOptions, hf_names, huggingface, torch_zip
+from harness.model_config import PHI_2, Block, ModelConfig, RopeScaling
+
+GQA = ModelConfig(24, 20, 2, 6, 2, 31, 16, is_tied=False)
+MODELS = {
+    "gqa": GQA,
+    "mha": replace(GQA, dim=48, hidden_dim=48, n_heads=4, n_kv_heads=4),
+    "llama-3.1": replace(GQA, rope_theta=500000.0, rope_scaling=RopeScaling("llama3", 8.0)),
+    "mistral": replace(GQA, block=Block(window=3)),
+    "qwen2": replace(GQA, block=Block(qkv_bias=True), norm_eps=1e-6),
+    "qwen3": replace(GQA, head_size=8, block=Block(qk_norm=True)),
+    "phi": replace(GQA, dim=36, block=replace(PHI_2, rotary_dim=4)),
+}
+
+
+def make(config=GQA, seed=1):
+    values = np.random.default_rng(seed)
+    shapes = expected_shapes(config)
+    return Checkpoint(
+        config, {name: (values.standard_normal(s) / 2).astype(np.float32) for name, s in shapes.items()}
+    )
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "source.npz"
+    formats.write(make(), path)
+    return path
+
+
+# ---- what is right
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_architecture_goes_through_hugging_face_and_is_checked_by_its_own_names(name, tmp_path):
+    formats.write(make(MODELS[name]), tmp_path / "m.npz")
+    there = convert(tmp_path / "m.npz", tmp_path / "hf")
+    back = convert(tmp_path / "hf", tmp_path / "back.npz")
+    assert there.by_own_names == back.by_own_names == ["huggingface"]
+    assert there.roundings == back.roundings == []
+    assert (there.largest, there.agreeing) == (0.0, len(there.ids))
+    assert (tmp_path / "back.npz").read_bytes() == (tmp_path / "m.npz").read_bytes()
+
+
+def test_rounding_is_reported_by_type(source, tmp_path):
+    done = convert(source, tmp_path / "hf", options=WriteOptions(dtype="bfloat16"))
+    (rounding,) = done.roundings
+    assert (rounding.dtype, rounding.n_tensors) == ("bfloat16", len(expected_shapes(GQA)))
+    assert 0 < rounding.largest <= 2**-8
+    assert 0 < done.largest < 0.05
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("q8_0", 1 / 127), ("q4_0", 1 / 7)])
+def test_block_formats_are_held_against_their_own_bound(dtype, bound, tmp_path):
+    formats.write(make(replace(GQA, dim=96, hidden_dim=64, n_heads=6, head_size=16)), tmp_path / "m.npz")
+    done = convert(tmp_path / "m.npz", tmp_path / "m.gguf", options=WriteOptions(dtype=dtype))
+    assert {one.dtype for one in done.roundings} == {dtype}
+    assert all(0 < one.largest <= bound for one in done.roundings)
+
+
+# ---- what is wrong, and named
+
+
+def swap_gate_and_up(monkeypatch):
+    wrong = {"w_gate": hf_names._LLAMA["w_up"], "w_up": hf_names._LLAMA["w_gate"]}
+    monkeypatch.setattr(hf_names, "_LLAMA", {**hf_names._LLAMA, **wrong})
+
+
+def as_it_is(rows, head_dim, rotary_dim):
+    return rows
+
+
+def leave_rows_written(monkeypatch):
+    monkeypatch.setattr(huggingface, "to_halves", as_it_is)
+
+
+def leave_all_rows(monkeypatch):
+    leave_rows_written(monkeypatch)
+    monkeypatch.setattr(huggingface, "to_adjacent", as_it_is)
+
+
+INJECTED = {
+    # In the reader and the writer alike: what was written is read back, and is wrong.
+    "gate and up": (swap_gate_and_up, "gate and up are exchanged"),
+    "no permutation": (
+        leave_all_rows,
+        "the permutation is missing",
+    ),
+    # In the writer alone: reading back shows it.
+    "no permutation, writer": (
+        leave_rows_written,
+        "permut",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INJECTED)
+@pytest.mark.parametrize("to", ["huggingface", "huggingface-bin", "safetensors"])
+def test_a_fault_of_the_writer_is_caught_and_named(name, to, source, tmp_path, monkeypatch):
+    inject, what = INJECTED[name]
+    inject(monkeypatch)
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(CheckpointError, match="taken back.*" + what):
+        convert(source, tmp_path / "out", to=to)
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.parametrize("name", ["gate and up", "no permutation"])
+def test_a_fault_of_the_reader_is_caught_and_named(name, source, tmp_path, monkeypatch):
+    convert(source, tmp_path / "hf")
+    inject, what = INJECTED[name]
+    inject(monkeypatch)
+    with pytest.raises(CheckpointError, match=f"own names: .*{what}"):
+        convert(tmp_path / "hf", tmp_path / "out.npz")
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_a_reader_that_permutes_by_the_wrong_number_of_heads_is_named(source, tmp_path, monkeypatch):
+    config = replace(GQA, dim=48, n_heads=4, n_kv_heads=2, hidden_dim=20, head_size=12)
+    formats.write(make(config), tmp_path / "m.npz")
+    convert(tmp_path / "m.npz", tmp_path / "hf")
+    right = huggingface.to_adjacent
+
+    def wrong(rows, head_dim, rotary_dim):
+        if len(rows) == config.q_dim:
+            return right(rows, head_dim, rotary_dim)
+        return right(rows, len(rows) // config.n_heads, len(rows) // config.n_heads)
+
+    monkeypatch.setattr(huggingface, "to_adjacent", wrong)
+    with pytest.raises(CheckpointError, match="wk was permuted in as many heads as wq has"):
+        convert(tmp_path / "hf", tmp_path / "out.npz")
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [({"norm_eps": 1e-5}, "norm_eps should be 1e-6"), ({"rope_theta": 10000.0}, "rope_theta should be 500000")],
+)
+def test_a_constant_that_is_lost_is_named(changes, what, tmp_path, monkeypatch):
+    formats.write(make(replace(GQA, norm_eps=1e-6, rope_theta=500000.0)), tmp_path / "m.npz")
+    convert(tmp_path / "m.npz", tmp_path / "hf")
+    parse = huggingface.hf_config.parse
+    monkeypatch.setattr(huggingface.hf_config, "parse", lambda *args: replace(parse(*args), **changes))
+    with pytest.raises(CheckpointError, match=what):
+        convert(tmp_path / "hf", tmp_path / "out.npz")
+
+
+def test_a_tensor_exchanged_in_a_format_without_own_names_is_named_by_its_values(source, tmp_path, monkeypatch):
+    right = torch_zip.write
+
+    def wrong(path, tree, value_of, progress):
+        exchanged = {"layers.1.w_gate": "layers.1.w_up", "layers.1.w_up": "layers.1.w_gate"}
+        right(path, tree, lambda key: value_of(exchanged.get(key, key)), progress)
+
+    monkeypatch.setattr(torch_zip, "write", wrong)
+    with pytest.raises(CheckpointError, match=r"layers\.1\.w_gate .*holds w_up; gate and up are exchanged"):
+        convert(source, tmp_path / "out", to="meta")
+
+
+def test_one_changed_bit_is_found(source, tmp_path, monkeypatch):
+    right = torch_zip.write
+
+    def wrong(path, tree, value_of, progress):
+        right(path, tree, value_of, progress)
+        content = bytearray(path.read_bytes())
+        content[content.index(make().tensors["layers.1.wo"].tobytes()) + 5] ^= 1
+        path.write_bytes(content)
+
+    monkeypatch.setattr(torch_zip, "write", wrong)
+    with pytest.raises(CheckpointError, match=r"tensor layers\.1\.wo is not what was written"):
+        convert(source, tmp_path / "out", to="meta")
+
+
+# ---- what is not touched
+
+
+def test_a_directory_with_files_in_it_is_left_alone(source, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("x")
+    with pytest.raises(CheckpointError, match="no empty directory"):
+        convert(source, tmp_path / "out")
+    assert os.listdir(tmp_path / "out") == ["mine"]
+
+
+def test_source_and_destination_must_differ(source):
+    with pytest.raises(CheckpointError, match="the same"):
+        convert(source, source)
+
+
+def test_an_older_file_stays_until_the_new_one_is_right(source, tmp_path, monkeypatch):
+    out = tmp_path / "out.safetensors"
+    out.write_bytes(b"older")
+    swap_gate_and_up(monkeypatch)
+    with pytest.raises(CheckpointError):
+        convert(source, out)
+    assert out.read_bytes() == b"older"
