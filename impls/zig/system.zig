@@ -59,7 +59,20 @@ pub fn mapFile(path: [*:0]const u8) []const u8 {
     const length: usize = @intCast(size_bytes);
     const bytes = c.mmap(null, length, .{ .READ = true }, .{ .TYPE = .PRIVATE }, descriptor, 0);
     if (bytes == c.MAP_FAILED) die("{s}: mmap failed: not a regular file, or too large", .{path});
+    // Without this the kernel gives up reading ahead in a file that memory does not hold, and waits for page by page.
+    _ = c.madvise(@ptrCast(@alignCast(bytes)), length, c.MADV.SEQUENTIAL);
     return @as([*]const u8, @ptrCast(bytes))[0..length];
+}
+
+pub fn unmapFile(bytes: []const u8) void {
+    _ = c.munmap(@ptrCast(@alignCast(@constCast(bytes.ptr))), bytes.len);
+}
+
+pub fn canRead(path: [*:0]const u8) bool {
+    const descriptor = c.open(path, .{ .ACCMODE = .RDONLY });
+    if (descriptor < 0) return false;
+    _ = c.close(descriptor);
+    return true;
 }
 
 pub fn secondsOf(clock: c.clockid_t) f64 {
