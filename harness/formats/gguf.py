@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from harness.checkpoint import Checkpoint, LazyTensors, Source, Streamed, Tensor, expected_shapes
 from harness.errors import CheckpointError
-from harness.formats import gguf_file, gguf_types, numbers
+from harness.formats import gguf_file, gguf_tokenizer, gguf_types, numbers
 from harness.formats.format import Format, WriteOptions
 from harness.formats.gguf_config import (
     ROPE_FREQS,
@@ -208,7 +208,7 @@ def write(checkpoint: Checkpoint, path: Path, options: WriteOptions) -> None:
         "general.quantization_version": 2,
         "general.file_type": _FILE_TYPES[max(kinds, key=kinds.count)],
         **keys_of(config, architecture),
-        "tokenizer.ggml.model": "none",
+        **gguf_tokenizer.metadata_of(options.tokenizer, path),
     }
     gguf_file.write(path, metadata, entries, blocks, options.progress)
     tensors.release()
@@ -244,5 +244,6 @@ FORMAT = Format(
     write=write,
     dtypes=_DTYPES,
     refuses=_refuses,
+    read_tokenizer=gguf_tokenizer.read,
     error_bound=lambda values, word: gguf_types.error_bound(values, _ENCODINGS[word]),
 )

@@ -1,4 +1,4 @@
-"""The container of `.lmw`, the format of llama-np and its relatives, in the two of its layouts that are in use, here called A and C.
+"""The container of `.lmw`, the format of llama-np and its relatives, in the two layouts in use, here called A and C.
 
 Little-endian. There were five layouts, all with version 1; they are told apart by what stands at byte 8.
 

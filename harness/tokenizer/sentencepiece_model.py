@@ -30,6 +30,7 @@ import numpy as np
 from harness.errors import TokenizerError
 from harness.tokenizer import files, protobuf
 from harness.tokenizer.bpe import HONEST, EncodeRules
+from harness.tokenizer.scores import require_scores
 from harness.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
@@ -75,7 +76,7 @@ def read(path: str | os.PathLike[str]) -> Tokenizer:
 def parse(content: bytes, path: Path) -> Tokenizer:
     """Read a model from bytes; `path` is for messages. Raises as `read`."""
     texts: list[bytes] = []
-    scores: list[float] = []
+    all_scores: list[float] = []
     kinds: list[int] = []
     training, normaliser = b"", b""
     try:
@@ -83,7 +84,7 @@ def parse(content: bytes, path: Path) -> Tokenizer:
             if number == 1:
                 text, score, kind = _piece(_message(number, value))
                 texts.append(text)
-                scores.append(score)
+                all_scores.append(score)
                 kinds.append(kind)
                 if len(texts) > _MAX_PIECES:
                     raise ValueError(f"there are more than {_MAX_PIECES:,} pieces")
@@ -96,7 +97,7 @@ def parse(content: bytes, path: Path) -> Tokenizer:
         raise TokenizerError(f"not a SentencePiece model, or a damaged one: {error}", path=path) from error
     rules, bos_id, eos_id = _settings(training_fields, normaliser_fields, path)
     return assemble(
-        texts, scores, kinds, bos_id=bos_id, eos_id=eos_id, rules=rules, layout="sentencepiece", path=path
+        texts, all_scores, kinds, bos_id=bos_id, eos_id=eos_id, rules=rules, layout="sentencepiece", path=path
     )
 
 
@@ -250,6 +251,7 @@ def write(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> None:
 
 def dump(tokenizer: Tokenizer, path: Path | None = None) -> bytes:
     """Return a model's bytes; `path` is for messages. Raises as `write`."""
+    require_scores(tokenizer, path)
     kinds = types(tokenizer)
     if BYTE not in kinds:
         raise TokenizerError("a SentencePiece model needs byte pieces, this vocabulary has none", path=path)

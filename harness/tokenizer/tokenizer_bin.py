@@ -29,13 +29,15 @@ from __future__ import annotations
 import math
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from harness.errors import TokenizerError
 from harness.tokenizer import files
+from harness.tokenizer.bpe import HONEST
+from harness.tokenizer.scores import require_scores
 from harness.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["LAYOUTS", "count_pieces", "read", "write"]
@@ -137,6 +139,7 @@ def write(tokenizer: Tokenizer, path: str | os.PathLike[str], layout: str = "tod
             expected=f"{_MIN_PIECES} to {_MAX_PIECES:,}",
             actual=tokenizer.vocab_size,
         )
+    _check_sayable(tokenizer, path)
     pieces = list(tokenizer.pieces)
     if tuple(pieces[_FIRST_BYTE_ID:_FIRST_MERGE_ID]) == _SPELLINGS["hex"]:
         pieces[_FIRST_BYTE_ID:_FIRST_MERGE_ID] = _SPELLINGS[chosen.spelling]
@@ -156,6 +159,23 @@ def write(tokenizer: Tokenizer, path: str | os.PathLike[str], layout: str = "tod
         parts.append(struct.pack("<fi", score, len(piece)) if chosen.has_scores else struct.pack("<i", len(piece)))
         parts.append(piece)
     files.write(path, parts)
+
+
+def _check_sayable(tokenizer: Tokenizer, path: Path) -> None:
+    """Refuse what programs that read the file would not do: they have llama2.c's rules, BOS 1 and EOS 2.
+
+    A literal U+2581, which SentencePiece takes for a space and they do not, is left to them.
+    """
+    require_scores(tokenizer, path)
+    fixed = (replace(tokenizer.rules, meta_space=False), tokenizer.bos_id, tokenizer.eos_id, tokenizer.whole)
+    for what, actual, wanted in zip(_FIXED, fixed, (HONEST, 1, 2, ()), strict=True):
+        if actual != wanted:
+            raise TokenizerError(
+                f"a tokenizer.bin cannot say {what}", path=path, expected=wanted, actual=str(actual)[:200]
+            )
+
+
+_FIXED = ("how this tokenizer encodes", "where BOS is", "where EOS is", "which pieces are found whole")
 
 
 def count_pieces(path: str | os.PathLike[str]) -> int:
