@@ -126,7 +126,7 @@ def _float_classifier(step: Step, name: str, x: Array, w: Weight) -> Array:
     return STRICT.matmul(step, name, x, w)
 
 
-_TIES = "exact halves are rare, and one code more or less is what honest programs differ by"
+_TIES = "codes that it changes by one are few: halves and what rounds to them, where honest programs differ too"
 
 INT8 = (
     Fault(
@@ -256,5 +256,7 @@ INT8 = (
         "the classifier is the dequantised embedding",
         "it is the int8 one, with activations quantised",
         ops(matmul=_float_classifier),
+        Fate.BELOW_NOISE,
+        "the last product alone is exact; roundings of all layers before it weigh more",
     ),
 )

@@ -411,11 +411,9 @@ SAMPLING = (
     Fault(
         "argmax-of-probabilities",
         "sampler",
-        "none, unless two logits round to the same probability",
+        "none, unless a logit is NaN, which makes all probabilities NaN",
         "the greedy choice is made after the softmax",
         "take the argmax of the logits",
         ops(argmax=_after_probabilities),
-        Fate.BELOW_NOISE,
-        "probabilities of logits that differ by more than some 1e-7 differ, and the noise of logits is larger",
     ),
 )

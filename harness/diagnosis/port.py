@@ -213,6 +213,7 @@ class Port:
                 return
             token = following
 
+    @np.errstate(all="ignore")  # many a fault divides by zero
     def answer(self, model: Model, request: Request) -> Answer:
         """Run freely, as the program would.
 

@@ -1,12 +1,18 @@
 """The catalogue of faults: what each entry does to answers and logits, and that its words are there."""
 
 from dataclasses import fields
+from functools import lru_cache
 
+import numpy as np
 import pytest
 
 from harness import models
-from harness.diagnosis import CATALOGUE, COMPONENTS, Fate, Port, Request, by_name
-from harness.diagnosis.probes import Effect, Probed
+from harness.diagnosis import CATALOGUE, COMPONENTS, Fate, Port, PortCrashed, Request, by_name
+from harness.diagnosis import stress as stresses
+from harness.diagnosis.fault import faulted
+from harness.diagnosis.probes import Effect, Probed, first_difference
+from harness.diagnosis.sampling import SAMPLER
+from harness.diagnosis.shown import SHOWN_BY
 from harness.engine import Ops
 from harness.errors import InputError
 from tests.derived_models import published
@@ -47,6 +53,100 @@ def test_a_fault_is_one_replaced_step_with_its_story(name):
     assert fault.cause
     assert fault.fix
     assert bool(fault.argument) == (fault.fate is not Fate.KILLABLE)
+
+
+# ---- What becomes of them, on models that are always there
+
+KILLABLE = [fault.name for fault in CATALOGUE if fault.fate is Fate.KILLABLE]
+EQUIVALENT = [fault.name for fault in CATALOGUE if fault.fate is Fate.EQUIVALENT]
+BELOW_NOISE = [fault.name for fault in CATALOGUE if fault.fate is Fate.BELOW_NOISE]
+CHOICES = {"argmax", "forced", "draws_coin"}  # operations behind the logits
+FLOAT, INT8 = ("gqa", "mha", "mqa"), ("gqa-q8", "mha-q8", "mqa-q8")
+
+
+@lru_cache(maxsize=64)
+def probed(model, stress, probe=None):
+    """A shipped model under stress with its probes, or with one of them."""
+    found = stresses.by_name(stress)
+    altered = found.made(load(model))
+    requests = found.requests(altered)
+    return Probed(altered, requests if probe is None else {probe: requests[probe]})
+
+
+def test_there_are_faults_enough_of_every_kind():
+    assert len(CATALOGUE) >= 110
+    assert len(BELOW_NOISE) <= 8
+    assert {fault.component for fault in CATALOGUE} == set(COMPONENTS)
+
+
+def test_every_killable_fault_has_its_probe():
+    assert set(SHOWN_BY) == set(KILLABLE)
+
+
+@pytest.mark.parametrize("name", KILLABLE)
+def test_a_killable_fault_gives_another_answer_on_its_probe(name):
+    subject, fault = probed(*SHOWN_BY[name]), by_name(name)
+    effect = subject.effects(fault)[SHOWN_BY[name][2]]
+    assert effect
+    if fault.change.part == "ops" and effect.kind == "tokens" and not CHOICES & set(fault.change.steps):
+        # More than any honest program, or what no honest program says at all.
+        assert subject.shift(fault).ratio > 2 or subject.overflows(fault)
+
+
+@pytest.mark.parametrize("name", KILLABLE)
+def test_the_quick_way_finds_what_a_free_run_finds(name):
+    model, stress, probe = SHOWN_BY[name]
+    subject, fault = probed(model, stress, probe), by_name(name)
+    effect, port = subject.effects(fault)[probe], faulted(fault)
+    if effect.kind == "crash":
+        with pytest.raises(PortCrashed):
+            port.answer(subject.model, subject.requests[probe])
+        return
+    actual, right = port.answer(subject.model, subject.requests[probe]), subject.right[probe]
+    first = first_difference(actual.ids, right.ids)
+    assert effect == (Effect("bytes") if first is None else Effect("tokens", first))
+    assert actual.text != right.text or effect.kind == "tokens"
+
+
+@pytest.mark.parametrize("model", FLOAT)
+@pytest.mark.parametrize("name", EQUIVALENT)
+def test_an_equivalent_fault_changes_nothing(name, model):
+    subject, fault = probed(model, "plain"), by_name(name)
+    assert not any(subject.effects(fault).values())
+    if fault.change.part == "ops":
+        assert subject.shift(fault).ratio < 1e-6  # in float64: rounding of float64
+
+
+@pytest.mark.parametrize("stress", ["peaked-attention", "flat-attention", "small-activations", "whole-context"])
+@pytest.mark.parametrize("name", EQUIVALENT)
+def test_an_equivalent_fault_changes_nothing_under_stress(name, stress):
+    subject, fault = probed("gqa", stress), by_name(name)
+    assert not any(subject.effects(fault).values())
+    if fault.change.part == "ops":
+        assert subject.shift(fault).ratio < 1e-6
+
+
+@pytest.mark.parametrize("model", INT8)
+@pytest.mark.parametrize("name", [name for name in BELOW_NOISE if name.startswith("int8")])
+def test_a_fault_below_noise_moves_logits_no_further_than_honest_programs_do(name, model):
+    assert probed(model, "plain").shift(by_name(name)).ratio <= 1
+
+
+@pytest.mark.parametrize("model", FLOAT)
+def test_sums_in_double_move_less_than_the_noise_of_logits_moves_them(model):
+    subject = probed(model, "plain")
+    double = by_name("probabilities-summed-in-double").change.steps["running_sums"]
+    exact = np.concatenate(list(subject._right_logits.values()))
+    noise = np.zeros(len(exact))
+    for member in subject.honest_logits():
+        moved = [
+            np.abs(double(SAMPLER.probabilities(a, 1)) - double(SAMPLER.probabilities(b, 1))).max()
+            for a, b in zip(exact, member.astype(np.float32), strict=True)
+        ]
+        noise = np.maximum(noise, moved)
+    effect = [np.abs(double(p) - SAMPLER.running_sums(p)).max() for p in (SAMPLER.probabilities(x, 1) for x in exact)]
+    assert max(effect) <= noise.max()
+    assert not any(subject.effects(by_name("probabilities-summed-in-double")).values())
 
 
 # ---- Symptoms measured on the published model by others
