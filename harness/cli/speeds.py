@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,19 +10,53 @@ from harness import benchfile
 from harness.bench import compare
 from harness.bench.rows import summarise, with_ratios
 from harness.benchfile import BenchFile, Key, Row, grouped
+from harness.errors import RunFileError
 from harness.report.speeds import Ratio, Speeds, gather
+from harness.results import Kind
 
 __all__ = ["load_speeds"]
+
+_LEAST, _MOST = 1e-12, 1e12  # seconds, and shares, that may be: beyond them their inverses are no numbers
 
 
 def load_speeds(paths: Sequence[Path]) -> Speeds:
     """Read run files of benchmarks, with the rows of one that was killed and the paired ratios within each.
 
     Raises:
-        RunFileError: one is no such file, or damaged.
+        RunFileError: one is no such file, damaged, or holds figures that no benchmark writes.
     """
-    files = [_with_rows(benchfile.read(path)) for path in paths]
+    files = [benchfile.read(path) for path in paths]
+    for file in files:
+        _refuse_nonsense(file)
+    files = [_with_rows(file) for file in files]
     return gather(files, [_ratios(file) for file in files])
+
+
+def _refuse_nonsense(file: BenchFile) -> None:
+    found: list[tuple[str, Key, str, list[float]]] = [
+        *(("row", row.key, row.verdict, [*_times(row)]) for row in file.rows),
+        *(("sample", one.key, one.verdict, [one.wall_s, one.cpu_s]) for one in file.samples),
+    ]
+    for what, key, verdict, times in found:
+        who = f"a {what} of {key.impl} on {key.model}"
+        if f"{key.model} {key.precision}" not in file.header.models:
+            raise RunFileError(f"has {who}, which is no model of its header", path=file.path)
+        if verdict not in list(Kind):
+            raise RunFileError(f"has {who} with the verdict {verdict!r}", path=file.path)
+        if not all(time == 0 or _LEAST < abs(time) < _MOST for time in times):
+            raise RunFileError(f"has {who} with a time that is none", path=file.path)
+    if any(row.decode_s.value <= 0 for row in file.rows):
+        raise RunFileError("has a row with tokens that take no time", path=file.path)
+    if not isinstance(file.header.machine.get("n_cpus", 1), int):
+        raise RunFileError("does not know the number of processors", path=file.path)
+
+
+def _times(row: Row) -> Iterator[float]:
+    """Every time of a row, and its shares, with their intervals."""
+    own = (row.decode_s, row.prefill_s, row.load_s, row.first_byte_s, row.share, row.product_share)
+    for found in (*own, *(at.decode_s for at in row.contexts)):
+        if found is not None:
+            yield from (found.value, found.low, found.high)
 
 
 def _with_rows(file: BenchFile) -> BenchFile:

@@ -204,7 +204,7 @@ def _facts(row: Row, section: Section) -> tuple[Cell, ...]:
     return (
         Cell(number(row.decode_tps), row.decode_tps, "warn" if row.is_busy else ""),
         Cell(interval(row.decode_s), row.decode_tps),
-        _of(row.prefill_s, speed, lambda s: 1 / s),
+        _of(row.prefill_s, speed, lambda s: 1 / s if s > 0 else math.inf),
         _of(row.load_s, lambda s: f"{s * 1e3:,.0f}"),
         _of(row.first_byte_s, lambda s: f"{s * 1e3:,.1f}"),
         Cell(f"{row.peak_rss_bytes / 1e6:,.0f}", row.peak_rss_bytes),
@@ -238,7 +238,7 @@ def _known(value: float | None, text: Callable[[float], str]) -> Cell:
 
 
 def _compared(found: Comparison | None, to: str = "") -> Cell:
-    if found is None:
+    if found is None or not math.isfinite(found.ratio):
         return Cell("")
     sure = found.result.value if found.result in (Result.FASTER, Result.SLOWER) else "?"
     return Cell(f"{found.ratio:.2f}{to} {sure}", found.ratio)

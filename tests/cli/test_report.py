@@ -136,6 +136,25 @@ def test_a_benchmark_that_was_killed_shows_what_it_measured(tmp_path, capsys):
     assert "100" in text.split()
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"wall_s": ', '"wall_s": "nan", "was": '),
+        ('"decode_s": {"value": ', '"decode_s": {"value": -'),
+        ('"verdict": "EXACT"', '"verdict": "SUPERB"'),
+        ('"models": {"15M f32"', '"models": {"42M f32"'),
+        ('"n_cpus": 2', '"n_cpus": "two"'),
+    ],
+)
+def test_figures_that_no_benchmark_writes_are_2(bench_file, old, new, capsys):
+    content = bench_file.read_text()
+    assert old in content
+    bench_file.write_text(content.replace(old, new))
+    assert main(["report", str(bench_file)]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+
+
 @pytest.mark.parametrize("form", ["junit", "badge"])
 def test_what_is_of_a_check_is_refused_for_a_benchmark(bench_file, form, capsys):
     assert main(["report", str(bench_file), "--to", form]) == 2
