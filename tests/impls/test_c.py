@@ -272,3 +272,16 @@ def test_kernels_agree_with_plain_sums(kernel_check):
     for path in kernel_check.paths:
         done = run(kernel_check.program, path)
         assert (done.returncode, done.stdout) == (0, b"ok\n"), done.stdout.decode() + done.stderr.decode()
+
+
+def test_the_kernels_of_aarch64_agree_too(tmp_path):
+    emulator = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
+    if emulator is None or not find_spec("ziglang"):
+        pytest.skip("needs qemu-aarch64 (Debian: qemu-user-static) and the ziglang package")
+    source, program = HERE / "c_kernels.c", tmp_path / "c_kernels"
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-O3", f"-I{SOURCE}"]
+    subprocess.run([*command, "-Wall", "-Wextra", "-Werror", "-o", program, source, "-lm"], check=True)
+    paths = run(emulator, program).stdout.decode().split()
+    assert paths[-3:] == ["neon", "portable", "strict"]
+    for path in paths:
+        assert run(emulator, program, path).stdout == b"ok\n"
