@@ -17,7 +17,7 @@ comptime {
 pub const bos = 1;
 pub const eos = 2;
 
-/// A file mapped for the life of the program.
+/// A file, mapped.
 pub const File = struct {
     path: []const u8,
     bytes: []const u8,

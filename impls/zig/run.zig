@@ -14,6 +14,7 @@ const checkpoint = @import("checkpoint.zig");
 const die = os.die;
 const eos = checkpoint.eos;
 const kernels = @import("kernels.zig");
+const lines = @import("lines.zig");
 const memory = @import("memory.zig");
 const os = @import("system.zig");
 const pool_module = @import("pool.zig");
@@ -35,24 +36,24 @@ extern "c" fn strtoll(text: [*:0]const u8, end: ?*[*:0]u8, base: c_int) c_longlo
 
 // ---- Sampler
 
-const Candidate = struct {
-    probability: f32,
-    id: u32,
+pub const Sampler = struct {
+    pub const Candidate = struct {
+        probability: f32,
+        id: u32,
 
-    /// Likeliest first; equals by id, as a stable sort leaves them.
-    fn before(_: void, a: Candidate, b: Candidate) bool {
-        return if (a.probability != b.probability) a.probability > b.probability else a.id < b.id;
-    }
-};
+        /// Likeliest first; equals by id, as a stable sort leaves them.
+        fn before(_: void, a: Candidate, b: Candidate) bool {
+            return if (a.probability != b.probability) a.probability > b.probability else a.id < b.id;
+        }
+    };
 
-const Sampler = struct {
     temperature: f32, // 0: always the likeliest token, without drawing a random number
     topp: f32, // draw from the fewest likeliest tokens that exceed this mass; <= 0 or >= 1: from all
     random: u64, // xorshift* state, not 0
     candidates: []Candidate, // (vocab_size) scratch
 
     /// The next token; logits are overwritten. Takes one random number per call, none at temperature 0.
-    fn sample(sampler: *Sampler, logits: []f32) u32 {
+    pub fn sample(sampler: *Sampler, logits: []f32) u32 {
         if (sampler.temperature == 0) return argmax(logits);
         for (logits) |*logit| logit.* /= sampler.temperature;
         kernels.softmax(logits);
@@ -125,7 +126,7 @@ fn sampleAll(probabilities: []const f32, coin: f32) u32 {
 // ---- Generate and chat
 
 const Session = struct {
-    tokenizer: *const Tokenizer,
+    tokenizer: *Tokenizer,
     state: *State,
     sampler: *Sampler,
     steps: usize, // forward passes allowed, prompt included
@@ -255,15 +256,20 @@ const Options = struct {
                 'z' => o.tokenizer = value,
                 'm' => o.mode = std.mem.span(value),
                 'y' => o.system_prompt = std.mem.span(value),
-                'j' => o.threads = parseInt(value),
+                'j' => o.threads = threadsOf(value),
                 else => exitWithUsage(),
             }
         }
         if (o.temperature < 0) o.temperature = 0;
         if (o.topp < 0 or o.topp > 1) o.topp = 0.9;
-        if (o.threads < 0 or o.threads > pool_module.max_threads)
-            die("-j must be from 0 to {d}, not {d}", .{ pool_module.max_threads, o.threads });
         return o;
+    }
+
+    fn threadsOf(text: [*:0]const u8) i32 {
+        const threads = parseInt(text);
+        if (threads < 0 or threads > pool_module.max_threads)
+            die("-j must be from 0 to {d}, not {d}", .{ pool_module.max_threads, threads });
+        return threads;
     }
 
     /// C's atoi where int has 32 bits and long 64: no error, and what does not fit wraps.
@@ -285,13 +291,21 @@ fn exitWithUsage() noreturn {
         \\  -m MODE  generate or chat (default generate)
         \\  -y TEXT  system prompt for chat (default: ask)
         \\  -j N     threads, 0 takes one per processor (default 1)
+        \\or:    run --lines [THREADS], which answers requests, one a line (docs/protocol.md)
         \\
     , .{});
     std.c.exit(1);
 }
 
 pub fn main(init: std.process.Init.Minimal) u8 {
-    const o: Options = .parse(init.args.vector);
+    const args = init.args.vector;
+    if (args.len >= 2 and std.mem.eql(u8, std.mem.span(args[1]), "--lines")) {
+        var pool: pool_module.Pool = .{ .n_threads = if (args.len > 2) @intCast(Options.threadsOf(args[2])) else 1 };
+        pool.start();
+        lines.answerLines(&pool);
+        std.c.exit(0);
+    }
+    const o: Options = .parse(args);
     const model: checkpoint.Model = .load(o.checkpoint);
     const vocab_size, const seq_len = .{ model.config.vocab_size, model.config.seq_len };
     const steps = if (o.steps == 0) seq_len else @min(o.steps, seq_len);
@@ -299,13 +313,13 @@ pub fn main(init: std.process.Init.Minimal) u8 {
     if (o.threads == 0) pool.n_threads = @min(std.Thread.getCpuCount() catch 1, pool_module.max_threads);
     pool.start();
     var state: State = .init(&model, &pool, steps);
-    const tokenizer: Tokenizer = .load(o.tokenizer, vocab_size);
+    var tokenizer: Tokenizer = .load(o.tokenizer, vocab_size);
     const time_s: u64 = @intFromFloat(os.secondsOf(.REALTIME));
     var sampler: Sampler = .{
         .temperature = o.temperature,
         .topp = o.topp,
         .random = if (o.seed != 0) o.seed else time_s,
-        .candidates = memory.allocate(Candidate, vocab_size),
+        .candidates = memory.allocate(Sampler.Candidate, vocab_size),
     };
     const session: Session = .{ .tokenizer = &tokenizer, .state = &state, .sampler = &sampler, .steps = steps };
 

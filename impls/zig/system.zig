@@ -48,7 +48,7 @@ pub const Input = struct {
     }
 };
 
-/// Map a file that is not empty, read-only, for the life of the program.
+/// Map a file that is not empty, read-only, until unmapFiles(). At most two.
 pub fn mapFile(path: [*:0]const u8) []const u8 {
     const descriptor = c.open(path, .{ .ACCMODE = .RDONLY });
     if (descriptor < 0) die("couldn't open file {s}", .{path});
@@ -61,11 +61,18 @@ pub fn mapFile(path: [*:0]const u8) []const u8 {
     if (bytes == c.MAP_FAILED) die("{s}: mmap failed: not a regular file, or too large", .{path});
     // Without this the kernel gives up reading ahead in a file that memory does not hold, and waits for page by page.
     _ = c.madvise(@ptrCast(@alignCast(bytes)), length, c.MADV.SEQUENTIAL);
-    return @as([*]const u8, @ptrCast(bytes))[0..length];
+    mapped[n_mapped] = @as([*]const u8, @ptrCast(bytes))[0..length];
+    n_mapped += 1;
+    return mapped[n_mapped - 1];
 }
 
-pub fn unmapFile(bytes: []const u8) void {
-    _ = c.munmap(@ptrCast(@alignCast(@constCast(bytes.ptr))), bytes.len);
+var mapped: [2][]const u8 = undefined; // a checkpoint and a tokenizer
+var n_mapped: usize = 0;
+
+/// Give back every file that is mapped.
+pub fn unmapFiles() void {
+    for (mapped[0..n_mapped]) |bytes| _ = c.munmap(@ptrCast(@alignCast(@constCast(bytes.ptr))), bytes.len);
+    n_mapped = 0;
 }
 
 pub fn canRead(path: [*:0]const u8) bool {

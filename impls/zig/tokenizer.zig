@@ -13,6 +13,9 @@ pub const Tokenizer = struct {
     scores: []f32,
     longest: usize, // bytes of the longest piece
     ids: std.StringHashMapUnmanaged(u32), // of two equal pieces the first
+    scratch: []u8, // (longest)
+    encoded: std.ArrayListUnmanaged(u32), // what encode() returned last
+    joined: std.ArrayListUnmanaged(?u32), // joined[i]: what ids i and i + 1 of it make
 
     /// The file does not say how many pieces it has: the model does, and what follows them is ignored.
     pub fn load(path: [*:0]const u8, n_pieces: usize) Tokenizer {
@@ -26,6 +29,9 @@ pub const Tokenizer = struct {
             .scores = memory.allocate(f32, n_pieces),
             .longest = 0,
             .ids = .empty,
+            .scratch = &.{},
+            .encoded = .empty,
+            .joined = .empty,
         };
         for (t.pieces, t.scores, 0..) |*piece, *score, id| {
             score.* = reader.take(f32, "tokenizer piece", 1, 1)[0];
@@ -39,13 +45,23 @@ pub const Tokenizer = struct {
                 die("out of memory: the tokenizer's table", .{});
             if (!entry.found_existing) entry.value_ptr.* = @intCast(id);
         }
+        t.scratch = memory.allocate(u8, t.longest);
         return t;
     }
 
+    /// Give back what memory.freeAll() does not.
+    pub fn close(t: *Tokenizer) void {
+        t.ids.deinit(std.heap.c_allocator);
+        t.encoded.deinit(std.heap.c_allocator);
+        t.joined.deinit(std.heap.c_allocator);
+    }
+
     /// BOS, a space in front of any text, then one id per character or, where the vocabulary lacks the character, per
-    /// byte; then merged. A character is a byte and up to three continuation bytes after it.
-    pub fn encode(t: *const Tokenizer, text: []const u8) []u32 {
-        const ids = memory.allocate(u32, text.len + 2);
+    /// byte; then merged. A character is a byte and up to three continuation bytes after it. Valid until the next call.
+    pub fn encode(t: *Tokenizer, text: []const u8) []u32 {
+        t.encoded.resize(std.heap.c_allocator, text.len + 2) catch die("out of memory: a text", .{});
+        t.joined.resize(std.heap.c_allocator, text.len + 2) catch die("out of memory: a text", .{});
+        const ids = t.encoded.items;
         ids[0] = checkpoint.bos;
         var count: usize = 1;
         if (text.len > 0) {
@@ -73,8 +89,7 @@ pub const Tokenizer = struct {
     /// Join, again and again, the adjacent pair whose joined piece has the best score; among equals the leftmost.
     /// Returns how many ids are left.
     fn merge(t: *const Tokenizer, ids: []u32) usize {
-        const scratch = memory.allocate(u8, t.longest);
-        const joined = memory.allocate(?u32, ids.len); // joined[i]: what ids[i] and ids[i + 1] make
+        const scratch, const joined = .{ t.scratch, t.joined.items };
         for (joined[0 .. ids.len - 1], ids[0 .. ids.len - 1], ids[1..]) |*id, a, b| id.* = t.joinedId(a, b, scratch);
 
         var count = ids.len;
@@ -107,15 +122,20 @@ pub const Tokenizer = struct {
         return t.ids.get(scratch[0..length]);
     }
 
-    /// The text that id stands for after previous, or "" where llama2.c prints nothing.
-    ///
-    /// Directly after BOS a leading space is dropped: encode() put it there. A piece spelled <0xHH> is that byte; the
-    /// closing bracket and the second digit may be missing. A lone byte is shown only if it is printable ASCII or
-    /// white space, so characters that come as byte pieces never appear, not even whole ones.
-    pub fn shownText(t: *const Tokenizer, previous: u32, id: u32) []const u8 {
+    /// The text that id stands for after previous. Directly after BOS a leading space is dropped: encode() put it
+    /// there. A piece spelled <0xHH> is that byte; the closing bracket and the second digit may be missing. Byte 0 is
+    /// no text.
+    pub fn textOf(t: *const Tokenizer, previous: ?u32, id: u32) []const u8 {
         var text = t.pieces[id];
         if (previous == checkpoint.bos and std.mem.startsWith(u8, text, " ")) text = text[1..];
-        if (spelledByte(text)) |byte| text = every_byte[byte..][0..1];
+        if (spelledByte(text)) |byte| text = if (byte == 0) "" else every_byte[byte..][0..1];
+        return text;
+    }
+
+    /// What llama2.c prints of it: a lone byte only if it is printable ASCII or white space, so characters that come
+    /// as byte pieces never appear, not even whole ones.
+    pub fn shownText(t: *const Tokenizer, previous: u32, id: u32) []const u8 {
+        const text = t.textOf(previous, id);
         if (text.len == 1 and !std.ascii.isPrint(text[0]) and !std.ascii.isWhitespace(text[0])) return "";
         return text;
     }
