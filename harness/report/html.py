@@ -14,7 +14,7 @@ from typing import Any
 
 import harness
 from harness.errors import MissingDependency
-from harness.report import plots, tables
+from harness.report import evidence, plots, tables
 from harness.report.speeds import Section, Speeds, program
 from harness.report.summary import (
     Summary,
@@ -121,7 +121,7 @@ def _part(section: Section) -> dict[str, Any]:
         "has_one_stretch": not any(row.contexts for row in section.rows),
         "asides": tables.asides(section),
         "details": tables.details(section),
-        "models": tables.models(section),
-        "builds": tables.builds(section),
-        "samples": [(group, tables.samples(section, group)) for group in section.groups],
+        "models": evidence.models(section),
+        "builds": evidence.builds(section),
+        "samples": [(group, evidence.samples(section, group)) for group in section.groups],
     }

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import groupby
 
 from harness.benchfile import Comparison, Estimate, Result, Row
-from harness.report.speeds import HASH_DIGITS, PRECISIONS, Group, Section, counted, program
+from harness.report.speeds import PRECISIONS, Group, Section, counted, program
 from harness.report.summary import Summary, duration
 from harness.report.summary import number as three_digits
 
@@ -21,11 +21,9 @@ __all__ = [
     "Style",
     "Table",
     "asides",
-    "builds",
     "details",
-    "models",
+    "known",
     "number",
-    "samples",
     "scaling",
     "share",
     "speeds",
@@ -214,8 +212,8 @@ def _facts(row: Row, section: Section) -> tuple[Cell, ...]:
         _compared(None if ratio is None else ratio.comparison, "" if ratio is None else f" × {ratio.to}"),
         _compared(row.to_fp32),
         _compared(row.scaling),
-        _known(row.disk_token_bytes, lambda size: f"{size / 1e6:,.0f}"),
-        _known(row.harness_share, lambda part: f"{part:.2%}"),
+        known(row.disk_token_bytes, lambda size: f"{size / 1e6:,.0f}"),
+        known(row.harness_share, lambda part: f"{part:.2%}"),
         Cell(f"{row.rounds:,}", row.rounds),
         Cell(row.verdict + (", busy" if row.is_busy else ""), tone="warn" if row.is_busy else ""),
     )
@@ -233,7 +231,8 @@ def _of(
     return Cell(text(found.value), value(found.value), "warn" if found.value > warn else "")
 
 
-def _known(value: float | None, text: Callable[[float], str]) -> Cell:
+def known(value: float | None, text: Callable[[float], str]) -> Cell:
+    """Return the cell of a number that may not be known."""
     return Cell("") if value is None else Cell(text(value), value)
 
 
@@ -348,79 +347,6 @@ def asides(section: Section) -> list[str]:
             told += f"; starting and ending a program adds {ms:.1f} ms to its run, which slopes cancel"
         found.append(f"{told}.")
     return found
-
-
-# ---- what was run ------------------------------------------------------------------------------------------------
-
-
-def models(section: Section) -> Table:
-    """Lay out the models that were run."""
-    columns = (
-        Column("model"),
-        Column("weights"),
-        Column("parameters", True),
-        Column("MB a token", True, "bytes of weights that one decoded token must read"),
-        Column("sha256"),
-    )
-    lines = tuple(
-        (
-            Cell(name),
-            Cell("synthetic" if facts.is_synthetic else "published"),
-            Cell(f"{facts.n_params:,}", facts.n_params),
-            Cell(f"{facts.token_bytes / 1e6:,.1f}", facts.token_bytes),
-            Cell(facts.sha256[:HASH_DIGITS]),
-        )
-        for name, facts in section.models.items()
-    )
-    return Table(columns, lines)
-
-
-def builds(section: Section) -> Table:
-    """Lay out what each program was built from."""
-    columns = (Column("program"), Column("build", what="hash of its manifest and of what it was built from"))
-    return Table(columns, tuple((Cell(name), Cell(build[:HASH_DIGITS])) for name, build in section.builds.items()))
-
-
-_SAMPLE = (
-    Column("program"),
-    Column("round", True, "within the group; -1 is the warm-up, which counts for nothing"),
-    Column("run"),
-    Column("prompt", True, "ids of the prompt"),
-    Column("generated", True, "tokens"),
-    Column("wall ms", True),
-    Column("CPU ms", True),
-    Column("first ms", True),
-    Column("MB", True),
-    Column("claims", True, "its own tok/s"),
-    Column("others", True, "processors that others kept busy"),
-    Column("stolen", True, "share of the time that the hypervisor took"),
-    Column("verdict"),
-)
-
-
-def samples(section: Section, group: Group) -> Table:
-    """Lay out every timed run of a group."""
-    of = (group.model, group.precision, group.threads)
-    lines = tuple(
-        (
-            Cell(one.key.impl),
-            Cell(f"{one.round}", one.round),
-            Cell(one.run),
-            Cell(f"{one.n_prompt:,}", one.n_prompt),
-            Cell(f"{one.n_generated:,}", one.n_generated),
-            Cell(f"{one.wall_s * 1e3:,.1f}", one.wall_s),
-            Cell(f"{one.cpu_s * 1e3:,.1f}", one.cpu_s),
-            _known(one.first_byte_s, lambda s: f"{s * 1e3:,.1f}"),
-            Cell(f"{one.peak_rss_bytes / 1e6:,.1f}", one.peak_rss_bytes),
-            _known(one.reported_tps, number),
-            _known(one.other_cpus, lambda n: f"{n:.2f}"),
-            _known(one.steal, lambda part: f"{part:.1%}"),
-            Cell(one.verdict),
-        )
-        for one in section.samples
-        if (one.key.model, one.key.precision, one.key.threads) == of
-    )
-    return Table(_SAMPLE, lines)
 
 
 # ---- verdicts ----------------------------------------------------------------------------------------------------
