@@ -157,12 +157,16 @@ def encode(text: bytes, vocabulary: Vocabulary, *, bos: bool, eos: bool, rules: 
     """
     if 0 in text:
         raise TokenizerError("the text contains a NUL byte", where=f"byte {text.index(0)}")
-    if rules.spaces != "keep":
-        text = text.strip(SPACE if rules.spaces == "spaces-squeezed" else None)
-        if rules.spaces != "trim":
+    if rules.spaces == "spaces-squeezed":
+        text = re.sub(b" +", SPACE, text.lstrip(SPACE))
+    elif rules.spaces != "keep":
+        text = text.strip()
+        if rules.spaces == "squeeze":
             text = re.sub(b" +", SPACE, text)
     if rules.meta_space:
         text = text.replace(_META_SPACE, SPACE)
+    if rules.spaces == "spaces-squeezed":
+        text = text.rstrip(SPACE)  # only here does a U+2581 count, as in SentencePiece
     ids = [vocabulary.bos_id] if (bos if rules.bos is None else rules.bos) else []
     has_prefix = {
         "nonempty": bool(text),

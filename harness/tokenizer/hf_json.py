@@ -7,7 +7,8 @@
 
 Both: model.vocab maps pieces to ids, model.merges lists pairs ("a b" or ["a", "b"]), the first merged first;
 added_tokens have ids of their own. The library finds the special ones of these in any text; here their spelling stays
-text. Those that are not special are found in the text first, as there.
+text. Those that are not special are found in the text first, as there (byte-level; with fallback, where the library
+also begins anew behind them, they are refused).
 
 What would change ids and is not known (another normaliser, another way of cutting, dropout, tokens that strip the
 space beside them, ...) is refused by name. BOS is what the post-processor puts before a text, if it does.
@@ -223,14 +224,16 @@ class _Document:
 
     def _with_fallback(self, cutting: list[dict[str, Any]]) -> Tokenizer:
         ids = {text: id_ for id_, text in enumerate(self.spelled)}
+        if not all(self.added.values()):
+            self.fail("tokens that are added but not special are not supported here", "added_tokens")
         if self.model.get("ignore_merges"):
             self.fail("is not supported with byte fallback", "model.ignore_merges")
         bos_id, eos_id = self.bos(ids), self.first_of(_EOS_NAMES, ids)
         bos_id = self.first_of(_BOS_NAMES, ids) if bos_id == NONE else bos_id
         unknown = ids.get(str(self.model.get("unk_token")), NONE)
         kinds = [sentencepiece_model.NORMAL] * len(ids)
-        for id_, is_special in self.added.items():
-            kinds[id_] = sentencepiece_model.CONTROL if is_special else sentencepiece_model.USER_DEFINED
+        for id_ in self.added:
+            kinds[id_] = sentencepiece_model.CONTROL
         if unknown != NONE:
             kinds[unknown] = sentencepiece_model.UNKNOWN
         for byte in range(256):

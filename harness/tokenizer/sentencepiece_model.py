@@ -13,7 +13,8 @@ Pieces are kept as tokenizer.bin has them: a plain space for U+2581, BOS and EOS
 sets such a tokenizer apart from one of llama2.c: a literal U+2581 in a text counts as a space; control, unknown and
 byte pieces are never found in a text; user-defined ones are found before anything is merged.
 
-Refused by name: other kinds than BPE, a table of replacements, no byte fallback, unused pieces.
+Refused by name: other kinds than BPE, a table of replacements, no byte fallback, unused pieces, user-defined pieces
+with a plain space (which the library finds in no text, but protects from its normaliser).
 """
 
 from __future__ import annotations
@@ -95,6 +96,9 @@ def parse(content: bytes, path: Path) -> Tokenizer:
         training_fields, normaliser_fields = dict(protobuf.fields(training)), dict(protobuf.fields(normaliser))
     except ValueError as error:
         raise TokenizerError(f"not a SentencePiece model, or a damaged one: {error}", path=path) from error
+    for id_, (text, kind) in enumerate(zip(texts, kinds, strict=True)):
+        if kind == USER_DEFINED and b" " in text:
+            raise TokenizerError(f"piece {id_} is user-defined and has a plain space: not supported", path=path)
     rules, bos_id, eos_id = _settings(training_fields, normaliser_fields, path)
     return assemble(
         texts, all_scores, kinds, bos_id=bos_id, eos_id=eos_id, rules=rules, layout="sentencepiece", path=path
