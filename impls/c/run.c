@@ -970,7 +970,8 @@ __attribute__((noreturn)) static void exit_with_usage(void) {
           "  -z FILE  tokenizer (default tokenizer.bin)\n"
           "  -j N     threads, 0 takes one per processor (default 1)\n"
           "  -m MODE  generate or chat (default generate)\n"
-          "  -y TEXT  system prompt for chat (default: ask)\n",
+          "  -y TEXT  system prompt for chat (default: ask)\n"
+          "or:    run --lines [THREADS], which answers requests, one a line (docs/protocol.md)\n",
           stderr);
     exit(EXIT_FAILURE);
 }
@@ -1017,7 +1018,16 @@ static Options parse_options(int argc, char **argv) {
     return o;
 }
 
+#include "lines.h"
+
 int main(int argc, char **argv) {
+    if (argc >= 2 && strcmp(argv[1], "--lines") == 0) {
+        const int threads = argc > 2 ? parse_int(argv[2]) : 1;
+        if (threads < 1 || threads > MAX_THREADS) die("--lines takes 1 to %d threads, not %d", MAX_THREADS, threads);
+        if (!start_threads(threads)) die("cannot start %d threads", threads);
+        answer_lines(threads);
+        return EXIT_SUCCESS;
+    }
     const Options o = parse_options(argc, argv);
     Model model = load_model(o.checkpoint);
     const Config *c = &model.config;

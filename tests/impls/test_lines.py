@@ -16,7 +16,7 @@ from harness.errors import ImplementationError, MissingDependency, Refused
 from harness.models import golden_dir, impls_dir, load, locate
 from tests.test_docs import ROOT
 
-OURS = ["numpy", "ts", "napi", "ts-wasm", "zig", "zig-scalar"]
+OURS = ["numpy", "c", "ts", "napi", "ts-wasm", "zig", "zig-scalar"]
 GQA, MQA = locate("gqa"), locate("mqa")
 MODEL = load(GQA.checkpoint, GQA.tokenizer)
 
