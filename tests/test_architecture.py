@@ -32,7 +32,7 @@ RANKS = {
     "judging": 2,
     "models": 2,
     "adapters": 3,
-    "conversion": 3,
+    "conversion": 4,
     "diagnosis": 3,
     "bench": 4,
     "conformance": 4,
@@ -94,6 +94,7 @@ OWNERS = {
     "altair": {"harness.report.plots"},
     "pytest": {"harness.pytest_plugin", "harness.pytest_goldens"},
     "pickle": set(),
+    "huggingface_hub": {"harness.models.pull"},
     "torch": set(),
     "transformers": set(),
 }

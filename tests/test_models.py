@@ -150,7 +150,7 @@ def test_later_directories_are_searched_past_a_wrong_file(
         checkpoints.sha256_of(right / "stories15M" / "tokenizer.bin"),
         "llama2c-v0",
     )
-    monkeypatch.setitem(files._PUBLISHED, "stories15M", entry)
+    monkeypatch.setitem(files.PUBLISHED, "stories15M", entry)
     monkeypatch.setenv("HARNESS_MODELS", f"{wrong}{os.pathsep}{right}")
     assert models.locate("stories15M").checkpoint == right / "stories15M" / "stories15M.bin"
     monkeypatch.setenv("HARNESS_MODELS", str(wrong))

@@ -29,11 +29,13 @@ class Source:
         shape: of what `load` returns.
         dtype: how the numbers are stored: float32, float64, float16, bfloat16, int8, or a format's own word (q8_0).
         load: returns a floating-point array (bfloat16 widened to float32, exactly) or a QuantTensor.
+        peek: returns a few of the values, in any order, at little cost; None where that cannot be.
     """
 
     shape: tuple[int, ...]
     dtype: str
     load: Callable[[], Tensor]
+    peek: Callable[[], NDArray[Any]] | None = None
 
 
 class LazyTensors(Mapping[str, Tensor]):

@@ -10,7 +10,7 @@ import typer
 
 from harness import formats, tokenizer
 from harness.cli.output import tell
-from harness.conversion import Conversion, convert
+from harness.conversion.convert import Conversion, convert
 from harness.engine import blas_threads
 from harness.errors import InputError
 from harness.formats import WriteOptions

@@ -7,6 +7,7 @@ expansions  the same function in a shape that a program with fixed dimensions ac
 
 from __future__ import annotations
 
+from harness.models import pull
 from harness.models.expansions import expand_mha, older_layout, pad_hidden, pad_vocab, prepare, untie
 from harness.models.files import (
     Model,
@@ -36,6 +37,7 @@ __all__ = [
     "pad_hidden",
     "pad_vocab",
     "prepare",
+    "pull",
     "tokenizer_beside",
     "untie",
 ]

@@ -27,6 +27,11 @@ from harness.models import derived
 from harness.tokenizer import Tokenizer, tokenizer_bin
 
 __all__ = [
+    "PUBLISHED",
+    "TOK512",
+    "TOK32000",
+    "TOKENIZER_512",
+    "TOKENIZER_32000",
     "Model",
     "ModelFiles",
     "ModelNotFound",
@@ -117,35 +122,36 @@ class _Entry:
     format: str
 
 
-_TOK512 = "037cb335abb25d1fa9e8ecae30ed2a3a8ace9302862ebcdc05d51a6bbb10c312"
-_TOK32000 = "50a52ef822ee9e83de5ce9d0be0a025a773d019437f58b5ff9dcafb063ece361"
+TOKENIZER_512, TOKENIZER_32000 = "tok512.bin", "tokenizer.bin"
+TOK512 = "037cb335abb25d1fa9e8ecae30ed2a3a8ace9302862ebcdc05d51a6bbb10c312"
+TOK32000 = "50a52ef822ee9e83de5ce9d0be0a025a773d019437f58b5ff9dcafb063ece361"
 
-_PUBLISHED = {
+PUBLISHED = {
     name: _Entry(f"{name}.bin", tokenizer_file, sha256, tokenizer_sha256, "llama2c-v0")
     for name, tokenizer_file, sha256, tokenizer_sha256 in (
         (
             "stories260K",
             "tok512.bin",
             "b0a507e7ad0f626624f17112325e66691f9076d622e1d3274d103d00299f2696",
-            _TOK512,
+            TOK512,
         ),
         (
             "stories15M",
             "tokenizer.bin",
             "cd590644d963867a2b6e5a1107f51fad663c41d79c149fbecbbb1f95fa81f49a",
-            _TOK32000,
+            TOK32000,
         ),
         (
             "stories42M",
             "tokenizer.bin",
             "9f65a1000e17d0bc167dd6332e0ce5119a0222a3d920cead5bce413bfab2ee7b",
-            _TOK32000,
+            TOK32000,
         ),
         (
             "stories110M",
             "tokenizer.bin",
             "515267168726a1ed1317a64a408492e6af3b67c1f71c5bd98c01d9d721803a24",
-            _TOK32000,
+            TOK32000,
         ),
     )
 }
@@ -154,7 +160,7 @@ _PUBLISHED = {
 def known_names() -> list[str]:
     """Return every name that `locate` knows, whether or not its files are here."""
     made = [f"{derived.ORIGINAL}/{variant}" for variant in derived.SHA256]
-    return [*_embedded(), *_PUBLISHED, *made]
+    return [*_embedded(), *PUBLISHED, *made]
 
 
 def locate(name: str, *, sha256: str | None = None, tokenizer_sha256: str | None = None) -> ModelFiles:
@@ -187,8 +193,8 @@ def _locate(name: str) -> ModelFiles:
     embedded = _embedded()
     if name in embedded:
         return _files(name, embedded[name], [golden_dir() / "models"], is_embedded=True)
-    if name in _PUBLISHED:
-        return _files(name, _PUBLISHED[name], list(_search_path(name)), is_embedded=False)
+    if name in PUBLISHED:
+        return _files(name, PUBLISHED[name], list(_search_path(name)), is_embedded=False)
     original, _, variant = name.partition("/")
     if original == derived.ORIGINAL and variant in derived.SHA256:
         return _derived(name, variant)
@@ -253,7 +259,10 @@ def _verified(model: str, file: str, sha256: str, directories: list[Path]) -> Pa
             hint="fetch it again, or rename it",
         )
     absent = [str(directory) for directory in _named_directories() if not directory.is_dir()]
-    hint = f"put it into a directory that HARNESS_MODELS names, or into {cache_dir() / 'models'}"
+    hint = (
+        f"harness models pull {model} fetches it, or put it into a directory that HARNESS_MODELS names, or into "
+        f"{cache_dir() / 'models'}"
+    )
     if absent:
         hint = f"HARNESS_MODELS names {', '.join(absent)}, which is no directory"
     raise ModelNotFound(f"{file} of model {model} is not here", hint=hint)

@@ -8,7 +8,7 @@ import pytest
 
 from harness import formats
 from harness.checkpoint import Checkpoint, expected_shapes
-from harness.conversion import convert
+from harness.conversion.convert import convert
 from harness.errors import CheckpointError
 from harness.formats import WriteOptions, hf_names, huggingface, torch_zip
 from harness.model_config import PHI_2, Block, ModelConfig, RopeScaling
