@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 from threadpoolctl import threadpool_info
 
-__all__ = ["Machine", "Usage", "machine", "memory_bytes", "steal_s", "usage"]
+__all__ = ["Machine", "Usage", "forget", "machine", "memory_bytes", "steal_s", "usage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,13 @@ def _paged_in() -> tuple[int | None, int | None]:
 def memory_bytes() -> int:
     """Memory that can be had now without anybody else losing what he holds; caches of files count as free."""
     return int(psutil.virtual_memory().available)
+
+
+def forget(path: Path) -> None:
+    """Have the system drop what it holds of a file in memory, where it can be told to."""
+    if hasattr(os, "posix_fadvise") and path.exists():
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _hz() -> float | None:

@@ -145,7 +145,9 @@ class _Session:
         if self.is_bare:
             n = replace(n, n_long_prompt=n.n_prompt)
         try:
-            alive, expected_s, n = self._warm_up(group, n, rounds, deadline, is_slow=token_s > _SLOW_S)
+            alive, expected_s, n = self._warm_up(
+                group, n, rounds, deadline, is_slow=token_s > _SLOW_S, in_memory=in_memory
+            )
             started = self.clocks.now()
             for number in range(rounds):
                 now = self.clocks.now()
@@ -166,7 +168,7 @@ class _Session:
         return self.memory_bytes is None or work.token_bytes <= _IN_MEMORY * self.memory_bytes()
 
     def _warm_up(
-        self, group: Group, n: Lengths, rounds: int, deadline: float | None, *, is_slow: bool
+        self, group: Group, n: Lengths, rounds: int, deadline: float | None, *, is_slow: bool, in_memory: bool
     ) -> tuple[list[tuple[Implementation, ModelFiles]], float, Lengths]:
         """Run everything once; return what may be timed, the seconds of a round, and the lengths that fit."""
         work = group.workload
@@ -186,6 +188,7 @@ class _Session:
                         run="short",
                         deadline=deadline,
                         clocks=self.clocks,
+                        is_cold=not in_memory,
                     )
                     for count in ([n.n_short] if is_slow else [n.n_short, middle])
                 ]
@@ -243,6 +246,7 @@ class _Session:
                         run=name,
                         deadline=deadline,
                         clocks=self.clocks,
+                        is_cold=not in_memory,
                     )
                     seen.append(one)
         finally:

@@ -14,6 +14,7 @@ from harness.model_config import ModelConfig
 __all__ = ["Cost", "Lengths", "Prompt", "guessed_token_s", "lengths", "prompt_of", "shortened"]
 
 _RUN_S = 60.0  # that the tokens of one run may take, by a guess made before anything is measured
+_LEAST_LONG = 5  # generated tokens of a long run, however slow they are
 # What a slow program reaches: strictly sequential arithmetic out of memory, and a disk.
 _MEMORY_BYTES_PER_S, _DISK_BYTES_PER_S = 5e9, 1e9
 _LEAST_MORE = 64  # tokens between the short and the long run that a budget leaves at least,
@@ -66,7 +67,7 @@ def lengths(config: ModelConfig, token_s: float = 0.0, contexts: Sequence[int] =
         token_s: seconds that a token is guessed to take; where they are many, runs are short.
         contexts: lengths that are wanted; those that the model does not hold, or that no run gets to, are left out.
     """
-    most = max(3, int(_RUN_S / token_s)) if token_s else config.seq_len
+    most = max(_LEAST_LONG, int(_RUN_S / token_s)) if token_s else config.seq_len
     n_prompt = 8 if config.seq_len >= 64 and token_s < 1 else 4
     room = config.seq_len - n_prompt
     n_long = min(room, most) if config.n_params < 1_000_000 else min(room, most, 256)

@@ -80,7 +80,8 @@ def summarise(
     decode = median([r.decode_s for r in rounds.values()])
     if decode.value <= 0:
         return Absent(key, "UNMEASURED", "longer runs took no longer: start-up varies more than the tokens take")
-    if reason := _unbelievable(rounds.values(), key.threads):
+    # A program that waits for a disk cannot be told from one that idles.
+    if in_memory and (reason := _unbelievable(rounds.values(), key.threads)):
         return Absent(key, "UNBELIEVED", reason)
     prefill = _prefill(rounds.values(), decode.value)
     load = median([_load(r.short, decode.value, prefill) for r in rounds.values()])

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from harness.adapters.implementation import Implementation
 from harness.adapters.process import Limits
-from harness.bench.machine import Usage, usage
+from harness.bench.machine import Usage, forget, usage
 from harness.bench.plan import Prompt
 from harness.bench.workload import Workload
 from harness.benchfile import Key, Sample
@@ -98,6 +98,7 @@ def timed(
     run: str,
     deadline: float | None,
     clocks: Clocks,
+    is_cold: bool = False,
 ) -> Run:
     """Run a program once; its sample has no verdict yet.
 
@@ -105,6 +106,7 @@ def timed(
         number: of the round.
         run: its name in the round.
         deadline: when the budget ends.
+        is_cold: have the model's file read from the disk, whatever of it was in memory.
 
     Raises:
         OutOfTime: the budget ended the run.
@@ -125,6 +127,8 @@ def timed(
     if deadline is not None:
         patience = min(patience, max(10.0, deadline - clocks.now() + 10.0))
     size = files.checkpoint.stat().st_size if files.checkpoint.exists() else 0
+    if is_cold:
+        forget(files.checkpoint)
     before, started = clocks.look(), clocks.cpu()
     observation = impl.run(request, Limits(patience, memory_bytes=max(8 << 30, 3 * size), pause_s=_PAUSE_S))
     harness_cpu_s, after = clocks.cpu() - started, clocks.look()

@@ -409,7 +409,7 @@ def test_a_model_that_memory_does_not_hold_is_measured_in_few_tokens_and_says_wh
     )
     (row,) = outcome.rows
     assert row.decode_s.value == pytest.approx(20)
-    assert max(r.steps for r in program.requests) <= 8
+    assert max(r.steps for r in program.requests) <= 9
     assert len(program.requests) == 1 + 2 * 3  # one run warms up
     assert row.disk_token_bytes == pytest.approx(20e9)
     assert any(
@@ -461,3 +461,15 @@ def test_a_program_that_hangs_within_the_budget_is_absent(world):
     hung = Program(world, failure=TimedOut("did not end within 600 s"))
     outcome = run(hung, world=world, budget_s=5000)
     assert [one.kind for one in outcome.absent] == ["TIMED_OUT"]
+
+
+def test_only_models_that_memory_does_not_hold_are_forgotten_before_each_run(world, monkeypatch):
+    forgotten = []
+    monkeypatch.setattr("harness.bench.run.forget", forgotten.append)
+    group = Group(TINY, 1, ((Program(world), FILES),))
+    options = {"verify": verify, "rounds": 1, "n_cpus": 2, "clock": world.clock, "look": world.look}
+    measure([group], memory_bytes=lambda: 2 * TINY.token_bytes, **options)
+    assert not forgotten
+    measure([group], memory_bytes=lambda: TINY.token_bytes // 2, **options)
+    assert len(forgotten) >= 1 + 2
+    assert set(forgotten) == {FILES.checkpoint}

@@ -24,7 +24,7 @@ def test_runs_fit_into_the_context_and_differ(name, in_memory, contexts):
 
 def test_a_model_on_a_disk_is_asked_for_few_tokens():
     n = lengths(SHAPES["7B"], guessed_token_s(27_000_000_000, in_memory=False))
-    assert (n.n_prompt, n.n_long_prompt, n.n_short, n.n_long) == (4, 7, 1, 3)
+    assert (n.n_prompt, n.n_long_prompt, n.n_short, n.n_long) == (4, 9, 1, 5)
 
 
 def test_small_models_are_measured_as_far_as_a_guess_lets_them():
