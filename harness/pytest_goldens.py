@@ -15,6 +15,7 @@ import pytest
 from harness.adapters.implementation import ProcessImplementation
 from harness.conformance.case import QUICK, Case, read_case, select, suite_names
 from harness.conformance.check import check, implementations
+from harness.conformance.levels import LEVELS
 from harness.errors import CaseError, HarnessError, InputError
 from harness.models import golden_dir
 from harness.report.summary import Summary, counted, describe, is_problem, summarise
@@ -105,6 +106,7 @@ class Goldens:
             time_s=option("--harness-timeout-s"),
             jobs=option("--harness-jobs"),
             threads=option("--harness-threads"),
+            levels=LEVELS if option("--level") is None else [option("--level")],
         )
         return {keys[v.suite, v.case]: v for verdicts in judged for v in verdicts}
 

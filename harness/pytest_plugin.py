@@ -63,7 +63,7 @@ def _add_options(parser: pytest.Parser) -> None:
         "--level",
         default=None,
         choices=("TEXT", "TOKENS", "LOGITS", "TRACE"),
-        help="only implementations whose manifest claims this level.",
+        help="only implementations whose manifest claims this level, judged at it. Default: all that each claims.",
     )
     group.addoption(
         "--harness-jobs", type=int, default=1, metavar="N", help="programs that run at a time. Default: 1."

@@ -86,6 +86,7 @@ def judge_bytes(
     observe: Callable[..., Iterable[tuple[Case, Observation]]],
     on_observed: Callable[[Case, Observation], None] | None = None,
     on_settled: Callable[[Verdict], None] | None = None,
+    levels: Sequence[str] = (),
 ) -> list[Verdict]:
     """Judge by equality of bytes: the signature of `verify_group` without its cost."""
 

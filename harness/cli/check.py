@@ -18,6 +18,7 @@ from harness.cli.options import AllowSkip, words
 from harness.cli.output import check_targets, emit, emit_all, is_stdout, last_run, tell, terminal_size
 from harness.conformance import check as conformance
 from harness.conformance.case import Case, select
+from harness.conformance.levels import LEVELS
 from harness.errors import InputError
 from harness.report import Summary, badge, document, junit, markdown, summarise, terminal
 from harness.results import Verdict
@@ -45,6 +46,12 @@ def command(
         str | None, typer.Option("--models", help="Only cases of these models.", show_default="all")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Only the small set that kills most bugs.")] = False,
+    level: Annotated[
+        str | None,
+        typer.Option(
+            "--level", help="Only at these levels: TEXT, TOKENS, LOGITS.", show_default="all that it claims"
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Programs that run at a time.")] = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads each program is to use.")] = 1,
     timeout_s: Annotated[
@@ -79,13 +86,19 @@ def command(
         if is_stdout(out):
             raise InputError("a run file cannot go to stdout", where="--out", hint="--json - prints a JSON document")
         check_targets(out)
+    levels = words(level.upper()) if level else list(LEVELS)
+    if strange := sorted(set(levels or ()) - set(LEVELS)):
+        raise InputError(f"{strange[0]} is no level", where="--level", hint=f"there are {', '.join(LEVELS)}")
     cases = select(words(suite) or [], cases=words(case), models=words(models), quick=quick)
     if not cases:
         raise InputError("no case is selected", hint="see --suite, --case, --models and --quick")
     with _progress() as progress:
         impls = conformance.implementations(impl or (), progress=progress.console.print)
         named = [one.name for one in impls] if impl else []
-        head = conformance.header(impls, cases, named=named, settings={"threads": threads})
+        settings: dict[str, str | int | float | bool] = {"threads": threads}
+        if level:
+            settings["level"] = ",".join(levels or ())
+        head = conformance.header(impls, cases, named=named, settings=settings)
         with _run_file(out, head, resume=resume) as run:
             task = progress.add_task("", total=len(impls) * len(cases), completed=len(run.verdicts))
 
@@ -103,6 +116,7 @@ def command(
                     time_s=timeout_s,
                     jobs=jobs,
                     threads=threads,
+                    levels=levels or LEVELS,
                     done=run.verdicts,
                     on_observed=observed,
                     on_settled=settled,

@@ -26,6 +26,7 @@ from harness.adapters.implementation import Implementation, ProcessImplementatio
 from harness.adapters.manifest import Known, Manifest
 from harness.adapters.process import Limits, terminate_all
 from harness.conformance.case import Case, render, select, suite_names
+from harness.conformance.levels import LEVELS
 from harness.conformance.verify import verify_group
 from harness.errors import BuildFailed, ManifestError, MissingDependency
 from harness.jobs import run_jobs
@@ -74,6 +75,7 @@ def check(
     time_s: float | None = None,
     jobs: int = 1,
     threads: int = 1,
+    levels: Sequence[str] = LEVELS,
     done: Iterable[Verdict] = (),
     on_observed: Callable[[Implementation, Case], None] | None = None,
     on_settled: Callable[[Verdict], None] | None = None,
@@ -84,6 +86,7 @@ def check(
         time_s: limit of each run; unless given the manifest's own, or 60 s.
         jobs: programs that run at a time.
         threads: threads that each program is asked to use.
+        levels: those to judge at, of the ones that each program claims.
         done: verdicts that are known already; their cases are left out.
         on_observed: told after each run of a program.
         on_settled: given a verdict as soon as nothing can change it; it is also among those of its group.
@@ -111,6 +114,7 @@ def check(
                         time_s=time_s,
                         jobs=jobs,
                         threads=threads,
+                        levels=levels,
                         on_observed=on_observed,
                         on_settled=on_settled,
                     )
@@ -153,6 +157,7 @@ def _judge(
     time_s: float | None,
     jobs: int,
     threads: int,
+    levels: Sequence[str],
     on_observed: Callable[[Implementation, Case], None] | None,
     on_settled: Callable[[Verdict], None] | None,
 ) -> list[Verdict]:
@@ -177,6 +182,7 @@ def _judge(
         files=files,
         limits=Limits(time_s=time_s or impl.manifest.timeout_s or Limits().time_s),
         threads=threads,
+        levels=levels,
         observe=functools.partial(run_jobs, jobs=jobs),
         on_observed=observed,
         on_settled=settled,

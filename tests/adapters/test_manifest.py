@@ -192,3 +192,29 @@ def test_a_manifest_cannot_be_changed(tmp_path: Path) -> None:
     manifest = Manifest(path=tmp_path / "impl.toml", name="x", run=("y",))
     with pytest.raises(ValueError, match="frozen"):
         manifest.name = "z"  # type: ignore[misc]
+
+
+# ---- the line protocol
+
+
+def test_levels_and_the_protocol_s_command_go_together(tmp_path):
+    (tmp_path / "impl.toml").write_text(
+        'run = ["./x"]\nlevels = ["TEXT", "TOKENS"]\nprotocol = ["./x", "{threads}"]\n'
+    )
+    found = load(tmp_path)[0]
+    assert (found.protocol, found.lines_levels) == (("./x", "{threads}"), ("TOKENS",))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('levels = ["TEXT", "LOGITS"]', "line 2, key levels: has LOGITS, but there is no key protocol"),
+        ('protocol = ["./x"]', "line 2, key protocol: serves no level"),
+        ('levels = ["TOKENS"]\nprotocol = ["./x", "{prompt}"]', "{prompt} is no placeholder of protocol"),
+    ],
+)
+def test_one_without_the_other_is_an_error_that_names_the_line(text, says, tmp_path):
+    (tmp_path / "impl.toml").write_text(f'run = ["./x"]\n{text}\n')
+    with pytest.raises(ManifestError) as caught:
+        load(tmp_path)
+    assert says in str(caught.value)
