@@ -1,16 +1,19 @@
 """Fuzz the checkpoint and tokenizer readers: damaged files must end in an InputError, in little memory.
 
     python tools/fuzz_readers.py --count 100000 --seed 1
+    python tools/fuzz_readers.py --count 100000 --readers gguf,lmw
 
-Input number i depends on the seed and i only: `--only i` repeats it, and `--keep DIR` saves the files that fail. A
-reader passes if it returns or raises an InputError; any other exception fails. What it returns is then used (tensors
-summed, a text encoded and decoded), because a reader that accepts nonsense fails there. At the end the growth of peak
-memory is held against a limit far below what the headers of the mutated files ask for.
+Input number i depends on the seed, the readers and i only: `--only i` repeats it, and `--keep DIR` saves the files that
+fail. A reader passes if it returns or raises an InputError; any other exception fails. What it returns is then used
+(tensors summed, a text encoded and decoded), because a reader that accepts nonsense fails there. At the end the growth
+of peak memory is held against a limit far below what the headers of the mutated files ask for.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import json
 import random
 import resource
 import struct
@@ -18,7 +21,8 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -27,9 +31,11 @@ import numpy as np
 from harness import checkpoint, tokenizer
 from harness.checkpoint import Checkpoint, expected_shapes
 from harness.errors import InputError
-from harness.model_config import ModelConfig
+from harness.formats import WriteOptions, gguf, gguf_tokenizer, lmw
+from harness.model_config import PHI_2, Block, ModelConfig, RopeScaling
 from harness.quant import QuantTensor
-from harness.tokenizer import Tokenizer
+from harness.tokenizer import AnyTokenizer, Tokenizer, hf_json, sentencepiece_model, tiktoken_ranks
+from harness.tokenizer.byte_level import LLAMA3, character_of_byte
 from harness.tokenizer.tokenizer_bin import LAYOUTS
 
 # Growth of the peak resident size over the whole run. The corpus has files of at most some kilobytes.
@@ -62,7 +68,57 @@ def corpus(directory: Path) -> list[tuple[str, bytes]]:
         for one in (few, many):
             tokenizer.write(one, path, layout)
             files.append(("tokenizer", path.read_bytes()))
+    files.append(("sentencepiece", sentencepiece_model.dump(many)))
+    ranks = [bytes((byte,)) for byte in range(256)] + [b" a", b"ab", b" ab"]
+    lines = b"".join(base64.b64encode(piece) + b" %d\n" % rank for rank, piece in enumerate(ranks))
+    files.append(("ranks", lines))
+    files += [("hf-json", json.dumps(document).encode()) for document in _documents(many)]
+    byte_level = tiktoken_ranks.parse(lines, path)
+    plain = ModelConfig(6, 5, 2, 3, 1, 266, 4)
+    for config, dtype, words in (
+        (plain, "float32", many),
+        (replace(plain, vocab_size=byte_level.vocab_size, block=Block(qkv_bias=True)), "float16", byte_level),
+        (ModelConfig(32, 32, 1, 2, 1, 3, 4, is_tied=False), "q8_0", None),
+        (ModelConfig(32, 32, 1, 2, 1, 3, 4, rope_scaling=RopeScaling("llama3", 8.0)), "q4_0", None),
+        (ModelConfig(8, 5, 1, 2, 2, 7, 4, is_tied=False, block=replace(PHI_2, rotary_dim=2)), "bfloat16", None),
+    ):
+        gguf.write(_random(config, values), path, WriteOptions(dtype=dtype, tokenizer=words))
+        files.append(("gguf", path.read_bytes()))
+    for layout, dtype, words in (("A", "float32", None), ("C", "bfloat16", many), ("C", "float32", None)):
+        lmw.write(layout, _random(plain, values), path, WriteOptions(dtype=dtype, tokenizer=words))
+        files.append(("lmw", path.read_bytes()))
     return files
+
+
+def _random(config: ModelConfig, values: np.random.Generator) -> Checkpoint:
+    tensors = {name: values.standard_normal(shape) for name, shape in expected_shapes(config).items()}
+    return Checkpoint(config, {name: tensor.astype(np.float32) for name, tensor in tensors.items()})
+
+
+def _documents(words: Tokenizer) -> list[dict[str, object]]:
+    """Make a tokenizer.json of either form."""
+    spelled = [sentencepiece_model.spelled(words, id_).decode() for id_ in range(words.vocab_size)]
+    special = [{"id": id_, "content": spelled[id_], "special": True} for id_ in range(3)]
+    replaces = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+    with_fallback = {
+        "added_tokens": special,
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"}, replaces]},
+        "model": {
+            "type": "BPE",
+            "byte_fallback": True,
+            "vocab": {piece: id_ for id_, piece in enumerate(spelled)},
+            "merges": [["\u2581", "a"], ["a", "b"], ["\u2581", "ab"]],
+        },
+    }
+    vocab = {character: byte for byte, character in enumerate(character_of_byte)}
+    cutting = {"type": "Split", "pattern": {"Regex": LLAMA3}, "behavior": "Isolated", "invert": False}
+    byte_level = {
+        "added_tokens": [{"id": 258, "content": "<|x|>", "special": True}],
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [cutting, {"type": "ByteLevel", "use_regex": False}]},
+        "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<|x|>"}}]},
+        "model": {"type": "BPE", "vocab": {**vocab, "ab": 256, "Ġa": 257}, "merges": ["a b", "Ġ a"]},
+    }
+    return [with_fallback, byte_level]
 
 
 def mutate(content: bytes, others: list[bytes], source: random.Random) -> bytes:
@@ -111,6 +167,12 @@ def _remove(data: bytearray, others: list[bytes], source: random.Random) -> None
     del data[at : at + source.choice((1, 4, 8, 100))]
 
 
+def _repeat(data: bytearray, others: list[bytes], source: random.Random) -> None:
+    """Put copies of a few bytes where they are: brackets in brackets, a thing there twice."""
+    at = source.randrange(len(data) + 1)
+    data[at:at] = data[at : at + source.choice((1, 8, 40))] * source.choice((1, 2, 300))
+
+
 def _pad(data: bytearray, others: list[bytes], source: random.Random) -> None:
     data.extend(bytes(source.choice((1, 4, 28, 256, 4096))))
 
@@ -124,17 +186,41 @@ _MUTATIONS: tuple[Callable[[bytearray, list[bytes], random.Random], None], ...] 
     _splice,
     _insert,
     _remove,
+    _repeat,
     _pad,
 )
 
 
 def use_checkpoint(path: Path) -> str:
-    read = checkpoint.read(path)
+    return _sum(checkpoint.read(path))
+
+
+def _sum(read: Checkpoint) -> str:
     read.validate()
     with np.errstate(all="ignore"):
         for tensor in read.tensors.values():
             (tensor.dequantize() if isinstance(tensor, QuantTensor) else tensor).sum()
     return f"accepted as {read.format}"
+
+
+def use_gguf(path: Path) -> str:
+    return f"{_sum(gguf.read(path))}, tokenizer {_encode(gguf_tokenizer.read(path))}"
+
+
+def use_lmw(path: Path) -> str:
+    return f"{_sum(lmw.read(path))}, tokenizer {_encode(lmw.read_tokenizer(path))}"
+
+
+def _encode(read: AnyTokenizer | None) -> str:
+    if read is None:
+        return "none"
+    for id_ in range(read.vocab_size):
+        read.printed(read.bos_id, id_)
+    try:
+        read.decode(read.encode(" ab é\n"))
+    except InputError:
+        return f"{read.layout}, without pieces for the text"
+    return read.layout
 
 
 def use_tokenizer(path: Path) -> str:
@@ -149,12 +235,22 @@ def use_tokenizer(path: Path) -> str:
     return f"accepted as {read.layout}"
 
 
-READERS: dict[str, Callable[[Path], str]] = {"checkpoint": use_checkpoint, "tokenizer": use_tokenizer}
+READERS: dict[str, Callable[[Path], str]] = {
+    "checkpoint": use_checkpoint,
+    "tokenizer": use_tokenizer,
+    "gguf": use_gguf,
+    "lmw": use_lmw,
+    "sentencepiece": lambda path: f"accepted: {_encode(sentencepiece_model.read(path))}",
+    "ranks": lambda path: f"accepted: {_encode(tiktoken_ranks.read(path))}",
+    "hf-json": lambda path: f"accepted: {_encode(hf_json.read(path))}",
+}
 
 
-def run(seed: int, indices: range, directory: Path, keep: Path | None) -> tuple[Counter[str], list[str]]:
+def run(
+    seed: int, indices: range, directory: Path, keep: Path | None, readers: Sequence[str] = tuple(READERS)
+) -> tuple[Counter[str], list[str]]:
     """Read every mutated file of the indices; return the outcomes by reader and a report of each failure."""
-    files = corpus(directory)
+    files = [(kind, content) for kind, content in corpus(directory) if kind in readers]
     contents = [content for _, content in files]
     outcomes: Counter[str] = Counter()
     failures: list[str] = []
@@ -162,8 +258,8 @@ def run(seed: int, indices: range, directory: Path, keep: Path | None) -> tuple[
     for index in indices:
         source = random.Random(f"{seed}:{index}")
         kind, content = source.choice(files)
-        # One in twenty goes to the reader of the other kind.
-        reader = kind if source.random() > 0.05 else next(name for name in READERS if name != kind)
+        # One in twenty goes to a reader of any kind.
+        reader = kind if source.random() > 0.05 else source.choice(readers)
         mutated = mutate(content, contents, source)
         path.write_bytes(mutated)
         try:
@@ -190,13 +286,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=100_000, help="number of inputs (default: 100000)")
     parser.add_argument("--only", type=int, help="the number of the one input to repeat")
+    parser.add_argument(
+        "--readers", default=",".join(READERS), help=f"a comma list (default: all): {', '.join(READERS)}"
+    )
     parser.add_argument("--keep", type=Path, help="a directory for the files that fail")
     options = parser.parse_args()
+    readers = options.readers.split(",")
+    if unknown := set(readers) - set(READERS):
+        parser.error(f"there is no reader {', '.join(sorted(unknown))}; there are {', '.join(READERS)}")
     indices = range(options.count) if options.only is None else range(options.only, options.only + 1)
     with tempfile.TemporaryDirectory() as directory:
-        run(options.seed, range(-200, 0), Path(directory), None)  # so that imports and caches are in the baseline
+        run(
+            options.seed, range(-400, 0), Path(directory), None, readers
+        )  # so that imports and caches are in the baseline
         before_bytes, start = peak_bytes(), perf_counter()
-        outcomes, failures = run(options.seed, indices, Path(directory), options.keep)
+        outcomes, failures = run(options.seed, indices, Path(directory), options.keep, readers)
         elapsed_s, growth_bytes = perf_counter() - start, peak_bytes() - before_bytes
     for name, n in sorted(outcomes.items()):
         print(f"{n:9,}  {name}")
