@@ -30,7 +30,8 @@ def test_two_thousand_damaged_files_are_refused_or_read(fuzz: ModuleType, tmp_pa
     assert sum(outcomes.values()) == 2000
     for reader in fuzz.READERS:
         assert outcomes[f"{reader}: refused"] > 10, reader
-        assert any(name.startswith(f"{reader}: accepted") for name in outcomes), reader
+        if reader != "ranks":  # whose every byte counts
+            assert any(name.startswith(f"{reader}: accepted") for name in outcomes), reader
 
 
 def test_an_input_depends_on_its_number_only(fuzz: ModuleType, tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
     python tools/fuzz_readers.py --count 100000 --seed 1
     python tools/fuzz_readers.py --count 100000 --readers gguf,lmw
 
-Input number i depends on the seed, the readers and i only: `--only i` repeats it, and `--keep DIR` saves the files that
-fail. A reader passes if it returns or raises an InputError; any other exception fails. What it returns is then used
-(tensors summed, a text encoded and decoded), because a reader that accepts nonsense fails there. At the end the growth
-of peak memory is held against a limit far below what the headers of the mutated files ask for.
+Input number i depends on the seed, the readers and i only: `--only i` repeats it, and `--keep DIR` saves the files
+that fail. A reader passes if it returns or raises an InputError; any other exception fails. What it returns is then
+used (tensors summed, a text encoded and decoded), because a reader that accepts nonsense fails there. At the end the
+growth of peak memory is held against a limit far below what the headers of the mutated files ask for.
 """
 
 from __future__ import annotations
