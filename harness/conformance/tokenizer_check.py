@@ -17,20 +17,24 @@ from typing import Protocol
 
 from harness.adapters.implementation import ProcessImplementation
 from harness.adapters.process import Limits
-from harness.conformance.verify import files_for, reference_of
+from harness.conformance.record import PlannedCase, answer
+from harness.conformance.verify import files_for, reference_of, verify_group
 from harness.errors import Refused, TokenizerError, Unsupported
 from harness.judging.printing import printings
 from harness.models import ModelFiles
-from harness.results import Kind
+from harness.results import Kind, Verdict
 from harness.tokenizer import Tokenizer
 from harness.tokenizer.bpe import KNOWN_WRONG
 from harness.tokenizer.hard_texts import hard_texts, long_text
 
-__all__ = ["Check", "Disagreement", "Encoder", "check_program", "check_tokenizer"]
+__all__ = ["Check", "Disagreement", "Encoder", "check_by_text", "check_program", "check_tokenizer"]
 
 _KEPT = 60  # wrong texts of each kind, and right ones, that are kept to find the cause by
 _MOST_DECODED = 400  # wrong texts of decoding that are kept
 _SHOWN = 5
+_MOST_LOOKED_AT = 6000  # hard texts, of which some become prompts of a program that only prints
+_PROMPT_BYTES = 120
+_GENERATED = 36  # tokens after each of them: enough to be judged
 _LENGTHS = (2_000, 4_000, 8_000, 16_000)
 _SLOW_S = 0.1
 _QUADRATIC = 1.75  # exponent of time over length, from which on it is called quadratic
@@ -125,6 +129,50 @@ def check_program(
         found = check_tokenizer(session, tokenizer, n_texts=n_texts, seed=seed)
         session.quit()
     return found
+
+
+def check_by_text(
+    impl: ProcessImplementation,
+    files: ModelFiles,
+    *,
+    n_texts: int = 48,
+    limits: Limits | None = None,
+) -> list[Verdict]:
+    """Judge the tokenizer of a program that only prints text, by its echo of prompts and what it writes after them.
+
+    Each text is a run of the program, so they are few, some of each kind; and ids that print alike and lead into the
+    same text cannot be told apart. What comes of it is a part of what `check_program` finds.
+
+    Returns:
+        One verdict for each text, whose case is named after its kind; `tokenizer` says what became of its ids.
+    """
+    tokenizer = reference_of(files).model.tokenizer
+    by_kind: dict[str, list[bytes]] = {}
+    for kind, text in itertools.islice(hard_texts(tokenizer), _MOST_LOOKED_AT):
+        if 0 < len(text) <= _PROMPT_BYTES and not text.startswith(b"-") and _is_utf8(text):
+            by_kind.setdefault(kind, []).append(text)
+    chosen: dict[bytes, str] = {}
+    for n in range(n_texts):
+        for kind, texts in by_kind.items():
+            if len(chosen) < n_texts:
+                chosen.setdefault(texts[n * len(texts) // n_texts], kind)
+    cases = []
+    for n, (text, kind) in enumerate(chosen.items()):
+        try:
+            steps = len(tokenizer.encode(text)) - 1 + _GENERATED
+        except TokenizerError:
+            continue
+        name = f"{kind.replace(' ', '-')}-{n}"
+        cases.append(answer(PlannedCase(name, "tokenizer", (), kind, files.name, text, steps)))
+    return verify_group(cases, impl, files=files, limits=limits, levels=["TEXT"])
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def check_tokenizer(

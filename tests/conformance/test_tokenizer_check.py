@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.__main__ import main
-from harness.conformance.tokenizer_check import check_tokenizer, shrink
+from harness.adapters.implementation import ProcessImplementation
+from harness.adapters.manifest import load as load_manifests
+from harness.conformance.tokenizer_check import check_by_text, check_tokenizer, shrink
 from harness.errors import Refused, TokenizerError, Unsupported
-from harness.models import load, locate
+from harness.models import impls_dir, load, locate
 from harness.results import Kind
 from harness.tokenizer.bpe import HONEST, KNOWN_WRONG
 from harness.tokenizer.hard_texts import hard_texts, long_text
@@ -19,7 +21,7 @@ from tests.line_miniatures import PROGRAM
 
 FILES = locate("gqa")
 TOKENIZER = load(FILES.checkpoint, FILES.tokenizer).tokenizer
-N = 3200  # all the fixed texts of this vocabulary, and some mixtures
+N = 2800  # all the fixed texts of this vocabulary, and some mixtures
 
 
 class Port:
@@ -140,6 +142,46 @@ def test_a_shrunk_text_is_still_wrong_and_nothing_can_be_left_out(text, needle):
     whole = text + needle
     least = shrink(whole, lambda one: needle in one)
     assert least == needle
+
+
+# impls/numpy's program with the encoder of a known wrong tokenizer.
+WRONG_PROGRAM = """\
+import os, sys
+sys.path[:0] = [{numpy!r}]
+import run
+from harness.tokenizer import Tokenizer
+from harness.tokenizer.bpe import KNOWN_WRONG
+rules = {{name: rules for name, _, rules in KNOWN_WRONG}}.get({name!r})
+honest = Tokenizer.encode
+if rules is not None:
+    Tokenizer.encode = lambda self, text, **options: honest(self, text, **options, rules=rules)
+run.main([os.fsencode(word) for word in sys.argv[1:]])
+"""
+
+
+def text_only(tmp_path, name):
+    (tmp_path / "wrong.py").write_text(WRONG_PROGRAM.format(numpy=str(impls_dir() / "numpy"), name=name))
+    flags = '"-z", "{tokenizer}", "-t", "{temperature}", "-n", "{steps}", "-i", "{prompt}"'
+    (tmp_path / "impl.toml").write_text(f'run = ["{{python}}", "{{src}}/wrong.py", "{{model}}", {flags}]\n')
+    return ProcessImplementation(load_manifests(tmp_path)[0])
+
+
+@pytest.mark.parametrize("name", ["", "no-dummy-prefix"])
+def test_a_program_that_only_prints_is_checked_in_part(name, tmp_path):
+    verdicts = check_by_text(text_only(tmp_path, name), FILES, n_texts=10)
+    assert len(verdicts) >= 9
+    wrong = [verdict for verdict in verdicts if verdict.tokenizer is Kind.MISMATCH]
+    if not name:
+        assert all(verdict.kind.is_green for verdict in verdicts)
+        return
+    assert len(wrong) >= 5
+    assert any(f"({name})" in verdict.reason for verdict in wrong)
+
+
+def test_the_command_line_says_that_such_a_check_is_partial(tmp_path, capsys):
+    text_only(tmp_path, "")
+    assert main(["tokenizer", str(tmp_path / "impl.toml"), "--texts", "6"]) == 0
+    assert "EXACT, partial: " in capsys.readouterr().out
 
 
 def test_the_command_line_names_the_cause(capsys, tmp_path):
