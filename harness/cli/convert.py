@@ -56,7 +56,7 @@ def command(
         raise InputError("there is no such type", where="--dtype", expected=", ".join(_DTYPES), actual=dtype)
     vocabulary = None
     if tokenizer_file:
-        vocabulary = tokenizer.read(tokenizer_file, formats.read(source).config.vocab_size)
+        vocabulary = tokenizer.read_any(tokenizer_file, formats.read(source).config.vocab_size)
     progress = _Progress(is_shown=not quiet and sys.stderr.isatty())
     options = WriteOptions(dtype=dtype, group_size=group_size, tokenizer=vocabulary, progress=progress.bytes)
     with blas_threads(1):

@@ -6,11 +6,13 @@ tokenizer_bin        llama2.c's tokenizer.bin
 sentencepiece_model  SentencePiece's .model
 tiktoken_ranks       Llama 3's list of ranks
 hf_json              Hugging Face's tokenizer.json
+any_format           one of these, by content or suffix
 chat                 dialogs to ids, as Llama 2 and Llama 3 were trained on them
 """
 
 from __future__ import annotations
 
+from harness.tokenizer.any_format import read_any, write_any
 from harness.tokenizer.bpe import HONEST, KNOWN_WRONG, EncodeRules
 from harness.tokenizer.byte_level import ByteLevelTokenizer
 from harness.tokenizer.tokenizer import Tokenizer
@@ -25,7 +27,9 @@ __all__ = [
     "Tokenizer",
     "count_pieces",
     "read",
+    "read_any",
     "write",
+    "write_any",
 ]
 
 # Both offer pieces, vocab_size, bos_id, eos_id, encode, decode, decode_piece and printed.

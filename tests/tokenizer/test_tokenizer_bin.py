@@ -312,5 +312,7 @@ def test_the_public_names_are_a_list() -> None:
         "Tokenizer",
         "count_pieces",
         "read",
+        "read_any",
         "write",
+        "write_any",
     }
