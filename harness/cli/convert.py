@@ -54,9 +54,7 @@ def command(
     """
     if dtype is not None and dtype not in _DTYPES:
         raise InputError("there is no such type", where="--dtype", expected=", ".join(_DTYPES), actual=dtype)
-    vocabulary = None
-    if tokenizer_file:
-        vocabulary = tokenizer.read_any(tokenizer_file, formats.read(source).config.vocab_size)
+    vocabulary = tokenizer.read_any(tokenizer_file) if tokenizer_file else None
     progress = _Progress(is_shown=not quiet and sys.stderr.isatty())
     options = WriteOptions(dtype=dtype, group_size=group_size, tokenizer=vocabulary, progress=progress.bytes)
     with blas_threads(1):

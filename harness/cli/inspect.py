@@ -39,6 +39,10 @@ def command(
             show_default="where it is small",
         ),
     ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", help="A text that should be likely to it.", show_default="the beginning of a tale"),
+    ] = None,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> int:
@@ -57,13 +61,11 @@ def command(
         from harness.engine import blas_threads
 
         with blas_threads(1):
-            reading = judge_by_text(checkpoint, words)
-        likelihood = {"nats": reading.nats, "guessing": reading.guessing}
+            reading = judge_by_text(checkpoint, words, *([text.encode("utf-8", "surrogateescape")] if text else []))
+        likelihood = {"nats": reading.nats, "guessing": reading.guessing, "is_sensible": reading.is_sensible}
         problems += [
             f"a text becomes likely ({nats:.2f} nats a token) if {what}" for what, nats in reading.explanations
         ]
-        if not reading.is_sensible and not reading.explanations:
-            problems.append("plain English is unlikely to it, and no known mistake explains it")
     facts = _facts(found, where, likelihood, problems)
     if tensors:
         facts["tensors"] = [{"name": name, "shape": shape, "dtype": dtype} for name, shape, dtype in found.tensors]
@@ -75,19 +77,17 @@ def _tokenizer_of(found: Description, given: Path | None) -> tuple[AnyTokenizer 
     """Return the tokenizer and where it is from; none, and why, where none is known."""
     vocab_size = found.config.vocab_size
     if given is not None:
-        return tokenizer.read(given, vocab_size), str(given)
+        return tokenizer.read_any(given, vocab_size), str(given)
     if found.tokenizer is not None:
         return found.tokenizer, "its own"
     try:
         beside = tokenizer_beside(found.path, vocab_size)
     except InputError as error:
         return None, f"none: {error.what}"
-    return tokenizer.read(beside, vocab_size), str(beside)
+    return tokenizer.read_any(beside, vocab_size), str(beside)
 
 
-def _facts(
-    found: Description, where: str, likelihood: dict[str, float] | None, problems: list[str]
-) -> dict[str, Any]:
+def _facts(found: Description, where: str, likelihood: dict[str, Any] | None, problems: list[str]) -> dict[str, Any]:
     config = found.config
     n_bytes = token_bytes(found)
     rate = read_rate(n_bytes)
@@ -130,13 +130,13 @@ def _text(facts: dict[str, Any]) -> str:
         ),
         f"tokenizer     {facts['tokenizer']}",
         *(f"memory        {_size(n)} {what}" for what, n in memory.items()),
-        f"speed         at most {bound['tokens_per_s']:,.0f} tok/s in one thread as stored: "
+        f"speed         at most {_few_digits(bound['tokens_per_s'])} tok/s in one thread as stored: "
         f"{_size(bound['bytes_a_token'])} a token, of {_size(bound['bytes_per_s'])}/s that numpy reads here",
     ]
     if facts["text"]:
         lines.append(
-            f"text          {facts['text']['nats']:.2f} nats a token of plain English; "
-            f"{facts['text']['guessing']:.2f} is guessing"
+            f"text          {facts['text']['nats']:.2f} nats a token; {facts['text']['guessing']:.2f} is guessing"
+            + ("" if facts["text"]["is_sensible"] or facts["problems"] else _UNEXPLAINED)
         )
     lines += [f"looks wrong   {problem}" for problem in facts["problems"]] or ["looks wrong   nothing"]
     if "tensors" in facts:
@@ -146,6 +146,7 @@ def _text(facts: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+_UNEXPLAINED = "; it was made for other texts (--text), or no known mistake explains it"
 _DIMENSIONS = ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "seq_len")
 
 
@@ -158,6 +159,10 @@ def _choices(config: dict[str, Any]) -> list[str]:
     if config["rope_scaling"] is not None:
         found.append("rope scaling " + ", ".join(f"{name} {value}" for name, value in config["rope_scaling"].items()))
     return [f"block         {', '.join(found)}"] if found else []
+
+
+def _few_digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def _size(n_bytes: float) -> str:

@@ -24,10 +24,12 @@ TEXT = (
     b"Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw "
     b"a big red ball."
 )
-# Nats a token by which a mistake, undone, must make the text likelier: far above what eps or a rounding does.
-_LIKELIER = 0.5
+# By how much a mistake, undone, must make the text likelier: nats a token, far above what eps or a rounding does; and
+# nats in all, odds of 20,000 to 1.
+_LIKELIER, _LIKELIER_IN_ALL = 0.2, 10.0
 # Shares of what guessing costs, log(vocab_size): below the first a text is as likely as a model of any size makes it,
-# and the catalogue is not asked; above the second it is no text to the model.
+# and the catalogue is not asked; above the second it means nothing to the model, and what only makes it less unlikely
+# explains nothing. (A model of another language is no broken model.)
 _LIKELY, _UNLIKELY = 0.15, 0.5
 _CATALOGUE_PARAMS = 60_000_000  # up to here a pass for every fault takes a minute at most
 _SHOWN = 3
@@ -52,21 +54,22 @@ class Reading:
         return self.nats < _UNLIKELY * self.guessing and not self.explanations
 
 
-def judge_by_text(checkpoint: Checkpoint, tokenizer: AnyTokenizer) -> Reading:
+def judge_by_text(checkpoint: Checkpoint, tokenizer: AnyTokenizer, text: bytes = TEXT) -> Reading:
     """Run the model over a text, and where that is unlikely look for the mistake that explains it."""
-    ids = tokenizer.encode(TEXT)[: checkpoint.config.seq_len]
+    ids = tokenizer.encode(text)[: checkpoint.config.seq_len]
     engine = Engine(checkpoint.config, checkpoint.tensors)
     nats = _nats(engine, ids)
     guessing = math.log(checkpoint.config.vocab_size)
-    helpful = _helpful(_mended(checkpoint, ids), nats)
+    limit = min(nats - max(_LIKELIER, _LIKELIER_IN_ALL / len(ids)), _UNLIKELY * guessing)
+    helpful = _helpful(_mended(checkpoint, ids), limit)
     is_small = checkpoint.config.n_params <= _CATALOGUE_PARAMS and checkpoint.config.is_plain
     if is_small and min([nats, *(found for _, found in helpful)]) > _LIKELY * guessing:
-        helpful = _helpful([*helpful, *_by_faults(checkpoint, ids)], nats)
+        helpful = _helpful([*helpful, *_by_faults(checkpoint, ids)], limit)
     return Reading(nats, guessing, helpful[:_SHOWN])
 
 
-def _helpful(found: Iterable[tuple[str, float]], nats: float) -> list[tuple[str, float]]:
-    return sorted((pair for pair in found if pair[1] < nats - _LIKELIER), key=lambda pair: round(pair[1], 2))
+def _helpful(found: Iterable[tuple[str, float]], limit: float) -> list[tuple[str, float]]:
+    return sorted((pair for pair in found if pair[1] < limit), key=lambda pair: round(pair[1], 2))
 
 
 def _mended(checkpoint: Checkpoint, ids: list[int]) -> Iterator[tuple[str, float]]:

@@ -60,8 +60,8 @@ def check_tensors(
             raise CheckpointError(
                 f"tensor {name} is not what was written: {_what_it_is(source, name, actual)}", path=written.path
             )
-        if own != dtype and not _same(floats(expected), floats(actual)):
-            largest.setdefault(dtype, []).append(_error(floats(expected), floats(actual)))
+        if own != dtype and (error := _error(floats(expected), floats(actual))):
+            largest.setdefault(dtype, []).append(error)
     return [Rounding(dtype, len(errors), max(errors)) for dtype, errors in largest.items()]
 
 

@@ -107,14 +107,21 @@ def _problems_of_header(checkpoint: Checkpoint, tokenizer: AnyTokenizer | None) 
 
 def _problems_of_values(checkpoint: Checkpoint, tensors: list[tuple[str, tuple[int, ...], str]]) -> Iterator[str]:
     """Look at the first and last rows of each tensor that is at hand, and at all values of small ones."""
+    wrong: dict[str, list[str]] = {"has values that are no finite numbers": [], "is zero where it was looked at": []}
+    not_finite, zero = wrong.values()
     for name, shape, _ in tensors:
         seen = _peek(checkpoint, name, shape)
         if seen is None:
             continue
         if not np.isfinite(seen).all():
-            yield f"tensor {name} has values that are no finite numbers"
-        elif not seen.any():
-            yield f"tensor {name} is zero where it was looked at"
+            not_finite.append(name)
+        elif not seen.any() and not name.endswith("_bias"):
+            zero.append(name)
+    for what, names in wrong.items():
+        if len(names) == 1:
+            yield f"tensor {names[0]} {what}"
+        elif names:
+            yield f"each of {len(names)} tensors, {names[0]} to {names[-1]}, {what}"
 
 
 def _peek(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> NDArray[Any] | None:

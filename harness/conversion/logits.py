@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from harness.checkpoint import Checkpoint, LazyTensors, Source, Streamed, Tensor
 from harness.engine import Engine
 from harness.formats.stored import floats
+from harness.quant import QuantTensor
 
 __all__ = ["distance", "prompt_of", "reference_logits", "tolerance"]
 
@@ -41,8 +42,11 @@ def reference_logits(checkpoint: Checkpoint, ids: Sequence[int]) -> NDArray[np.f
 
 
 def _as_floats(tensors: Mapping[str, Tensor]) -> LazyTensors:
+    """Offer copies: pages of the file that a layer touches again while it is fused would stay with the process."""
+
     def load(name: str) -> NDArray[Any]:
-        return floats(tensors[name])
+        tensor = tensors[name]
+        return floats(tensor) if isinstance(tensor, QuantTensor) else np.array(tensor)
 
     # The engine asks for tensors by name only.
     return LazyTensors({name: Source((), "float32", partial(load, name)) for name in tensors})

@@ -17,6 +17,7 @@ from harness.checkpoint.files import opened
 from harness.errors import CheckpointError, InputError
 from harness.formats import gguf, huggingface, llama2c, llama2c_pt, lmw, meta, npz
 from harness.formats.format import Format, WriteOptions
+from harness.tokenizer import AnyTokenizer, ByteLevelTokenizer
 
 __all__ = ["FORMATS", "Format", "WriteOptions", "detect", "format_for", "format_named", "read", "write"]
 
@@ -89,7 +90,7 @@ def write(
         )
     if why := chosen.refuses(checkpoint.config):
         raise CheckpointError(f"{chosen.name} cannot hold this model: {why}", path=checkpoint.path)
-    if options.tokenizer and options.tokenizer.vocab_size != checkpoint.config.vocab_size:
+    if options.tokenizer and not _fits(options.tokenizer, checkpoint.config.vocab_size):
         raise CheckpointError(
             "the tokenizer is of another vocabulary",
             path=checkpoint.path,
@@ -97,6 +98,12 @@ def write(
             actual=options.tokenizer.vocab_size,
         )
     chosen.write(checkpoint, path, options)
+
+
+def _fits(tokenizer: AnyTokenizer, vocab_size: int) -> bool:
+    """Whether the ids are a model's; tables of models with byte-level vocabularies are often padded."""
+    is_padded = isinstance(tokenizer, ByteLevelTokenizer) and tokenizer.vocab_size < vocab_size
+    return is_padded or tokenizer.vocab_size == vocab_size
 
 
 def format_named(name: str) -> Format:

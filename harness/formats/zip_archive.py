@@ -107,7 +107,9 @@ def _directory(content: NDArray[np.uint8]) -> tuple[int, int, int]:
     if at < 0:
         raise _Damaged("its end is missing")
     end = content.size - len(tail) + at
-    n_entries, size, begin = _unpack("<8x2xH2I", content, end)
+    n_entries, size, begin, n_comment = _unpack("<8x2xH2IH", content, end)
+    if end + 22 + n_comment != content.size:
+        raise _Damaged("bytes follow its end, or its comment is cut short")
     if n_entries == 0xFFFF or _ALL_ONES in (size, begin):
         magic, wide = _unpack("<I4xQ", content, end - 20)
         if magic != 0x07064B50:
