@@ -6,23 +6,27 @@ import enum
 import math
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
-from harness import checkpoint, tokenizer
+from harness import formats, tokenizer
 from harness.cli.output import tell
 from harness.engine import LIBRARY, STRICT, Engine, blas_threads, generate
+from harness.engine.llama_np import Choice, generate_uniform
+from harness.engine.sampler import nucleus_candidates, probabilities
 from harness.errors import InputError
 from harness.models import locate, tokenizer_beside
-from harness.tokenizer import Tokenizer
+from harness.tokenizer import AnyTokenizer, Tokenizer
 
 __all__ = ["command"]
 
-_BOS = 1
 _MAX_TEMPERATURE = 1e30  # it is a float32 for the sampler, whose own limit is 3.4e38
 
 
@@ -43,9 +47,17 @@ class _Prefill(enum.StrEnum):
     TOKEN = "token"
 
 
+class _Sampler(enum.StrEnum):
+    LLAMA2C = "llama2c"
+    UNIFORM = "uniform"
+
+
 def command(
     model: Annotated[str, typer.Argument(help="A checkpoint file, or the name of a model that the harness knows.")],
     prompt: Annotated[str, typer.Option("-i", "--prompt", help="How the text begins.")] = "",
+    prompt_file: Annotated[
+        Path | None, typer.Option("-f", "--prompt-file", help="A file that the text begins with; - is stdin.")
+    ] = None,
     tokenizer_file: Annotated[
         Path | None,
         typer.Option(
@@ -61,7 +73,18 @@ def command(
     topp: Annotated[
         float, typer.Option("-p", "--topp", min=0.0, max=1.0, help="Nucleus size; 0 or 1: the whole distribution.")
     ] = 0.9,
-    seed: Annotated[int, typer.Option("-s", "--seed", help="Of llama2.c's random generator; 0: the time.")] = 0,
+    seed: Annotated[int, typer.Option("-s", "--seed", help="Of the random generator; 0: the time.")] = 0,
+    sampler: Annotated[
+        _Sampler,
+        typer.Option(
+            "--sampler",
+            help="llama2.c's, or llama-np's: uniformly among the nucleus, with Python's generator; -n then bounds "
+            "positions with the whole prompt as one, and may exceed the context.",
+        ),
+    ] = _Sampler.LLAMA2C,
+    candidates: Annotated[
+        int, typer.Option("--candidates", min=0, help="Tell on stderr so many of the likeliest tokens of each step.")
+    ] = 0,
     dtype: Annotated[
         _DType | None,
         typer.Option(
@@ -82,31 +105,85 @@ def command(
     if not temperature <= _MAX_TEMPERATURE:
         raise InputError(f"must be at most {_MAX_TEMPERATURE:g}", where="--temperature", actual=temperature)
     engine, vocabulary = _load(model, tokenizer_file, dtype)
-    ids = vocabulary.encode(prompt.encode("utf-8", "surrogateescape"))
+    ids = vocabulary.encode(_prompt(prompt, prompt_file))
+    if not ids:
+        raise InputError("this model has no BOS, so a text needs a beginning", hint="give one with --prompt")
+    if sampler is _Sampler.UNIFORM and topp == 0:
+        raise InputError("must be above 0 for this sampler", where="--topp")
+    settings: dict[str, Any] = {"temperature": temperature, "topp": topp, "seed": seed or int(time.time())}
+    feeding: dict[str, Any] = {"cache": cache.value, "one_by_one": prefill is _Prefill.TOKEN}
     with blas_threads(threads):
         engine.warm()
-        tokens = generate(
-            engine,
-            ids,
-            steps=steps,
-            temperature=temperature,
-            topp=topp,
-            seed=seed or int(time.time()),
-            cache=cache.value,
-            one_by_one=prefill is _Prefill.TOKEN,
-        )
-        tell(_write(tokens, vocabulary, ids))
+        stop = _stops(vocabulary)
+        if sampler is _Sampler.UNIFORM:
+            stop = stop - {vocabulary.bos_id} | {vocabulary.eos_id}
+            length = steps or engine.config.seq_len
+            choices = generate_uniform(engine, ids, length=length, stop=stop, **settings, **feeding)
+            tokens: Iterator[int] = chain(ids[1:], _told(choices, vocabulary, candidates))
+        else:
+            seen = partial(_tell_nucleus, vocabulary, candidates, temperature, topp) if candidates else None
+            tokens = generate(engine, ids, steps=steps, stop=stop, seen=seen, **settings, **feeding)
+        tell(_write(tokens, vocabulary, ids, stop))
     return 0
 
 
-def _load(model: str, tokenizer_file: Path | None, dtype: _DType | None) -> tuple[Engine, Tokenizer]:
+def _stops(vocabulary: AnyTokenizer) -> frozenset[int]:
+    """Return the ids that end a text: llama2.c's programs stop at BOS."""
+    if isinstance(vocabulary, Tokenizer):
+        return frozenset({vocabulary.bos_id})
+    return vocabulary.stop_ids
+
+
+def _prompt(prompt: str, file: Path | None) -> bytes:
+    if file is None:
+        return prompt.encode("utf-8", "surrogateescape")
+    if prompt:
+        raise InputError("give either --prompt or --prompt-file")
+    if str(file) == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", path=file) from error
+
+
+def _told(choices: Iterable[Choice], vocabulary: AnyTokenizer, n: int) -> Iterator[int]:
+    """Pass on the tokens, and tell what they were chosen from."""
+    for choice in choices:
+        if n:
+            tell(_candidates(vocabulary, choice.candidates[:n], choice.probabilities[:n], len(choice.candidates)))
+        yield choice.token
+
+
+def _tell_nucleus(vocabulary: AnyTokenizer, n: int, temperature: float, topp: float, logits: NDArray[Any]) -> None:
+    p = probabilities(logits, temperature or 1.0)
+    ids = nucleus_candidates(p, topp)[0] if temperature and 0 < topp < 1 else np.argsort(-p, kind="stable")
+    ids = ids if temperature else ids[:1]
+    tell(_candidates(vocabulary, ids[:n], p[ids[:n]], len(ids)))
+
+
+def _candidates(vocabulary: AnyTokenizer, ids: NDArray[Any], p: NDArray[Any], n_all: int) -> str:
+    named = (
+        f"{id_} {vocabulary.pieces[id_].decode(errors='backslashreplace')!r} {share:.3g}"
+        for id_, share in zip(ids.tolist(), p.tolist(), strict=True)
+    )
+    return f"of {n_all:,}: {', '.join(named)}"
+
+
+def _load(model: str, tokenizer_file: Path | None, dtype: _DType | None) -> tuple[Engine, AnyTokenizer]:
     path, beside = Path(model), None
     if not path.exists() and not path.suffix:
         files = locate(model)
         path, beside = files.checkpoint, files.tokenizer
-    found = checkpoint.read(path)
+    chosen = formats.detect(path)
+    found = chosen.read(path)
     vocab_size = found.config.vocab_size
-    vocabulary = tokenizer.read(tokenizer_file or beside or tokenizer_beside(path, vocab_size), vocab_size)
+    vocabulary = None
+    if not tokenizer_file and chosen.read_tokenizer:
+        vocabulary = chosen.read_tokenizer(path)
+    if vocabulary is None:
+        file = tokenizer_file or beside or tokenizer_beside(path, vocab_size)
+        vocabulary = tokenizer.read_any(file, vocab_size)
     if dtype is None:
         dtype = _DType.FLOAT32 if found.group_size is None else _DType.STRICT
     if dtype is _DType.STRICT:
@@ -114,7 +191,7 @@ def _load(model: str, tokenizer_file: Path | None, dtype: _DType | None) -> tupl
     return Engine(found.config, found.tensors, dtype=np.dtype(dtype.value), ops=LIBRARY), vocabulary
 
 
-def _write(tokens: Iterable[int], vocabulary: Tokenizer, ids: Sequence[int]) -> str:
+def _write(tokens: Iterable[int], vocabulary: AnyTokenizer, ids: Sequence[int], stop: frozenset[int]) -> str:
     """Write the text as it comes; return how fast it came.
 
     Prefill ends with the first token after the prompt.
@@ -127,7 +204,7 @@ def _write(tokens: Iterable[int], vocabulary: Tokenizer, ids: Sequence[int]) -> 
         last = time.perf_counter()
         if n <= len(ids):
             first = last
-        if token == _BOS:
+        if token in stop:
             break
         out.write(vocabulary.printed(before, token))
         out.flush()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.engine.kv_cache import CacheKind
 from harness.engine.model import Engine
@@ -38,6 +40,7 @@ def generate(
     cache: CacheKind = "in-place",
     one_by_one: bool = False,
     taps: Callable[[int, Sequence[int]], Tap] | None = None,
+    seen: Callable[[NDArray[Any]], None] | None = None,
 ) -> Iterator[int]:
     """Yield the token after each position: the rest of the prompt, then what the model says.
 
@@ -51,6 +54,7 @@ def generate(
         cache: how keys and values are kept.
         one_by_one: feed the prompt a token at a time instead of as one sequence.
         taps: makes the tap of a call from the position of its first token and its tokens.
+        seen: told the logits, (vocab_size,), that a token is about to be chosen from.
     """
     config, ops = engine.config, engine.ops
     temperature, topp = float(np.float32(temperature)), float(np.float32(topp))  # 1e-50 is greedy
@@ -78,6 +82,8 @@ def generate(
         drawn = ops.draws_coin(config, position, is_forced=follows is not None, temperature=temperature)
         coin = rng.coin() if drawn else np.float32(0)
         if follows is None:
+            if seen is not None:
+                seen(logits)
             if temperature == 0:
                 follows = ops.argmax(config, logits)
             else:

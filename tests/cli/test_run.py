@@ -3,10 +3,16 @@
 import re
 import shutil
 
+import numpy as np
 import pytest
 
-from harness import models
+from harness import formats, models, tokenizer
 from harness.__main__ import main
+from harness.checkpoint import Checkpoint, expected_shapes
+from harness.model_config import ModelConfig
+from harness.tokenizer import tiktoken_ranks
+from tests.derived_models import published
+from tests.tokenizer.vocabularies import learn, rank_file
 
 MODELS = models.golden_dir() / "models"
 GQA = str(MODELS / "gqa.bin")
@@ -114,3 +120,70 @@ def test_wrong_requests_are_told_on_stderr_with_exit_2(args, write):
     status, out, err = write(*args)
     assert (status, out) == (2, b"")
     assert err
+
+
+# ---- llama-np's way, prompts from files, candidates, other formats
+
+
+def test_the_uniform_sampler_writes_the_text_that_llama_np_publishes(write):
+    args = ("-i", "It is easy", "--sampler", "uniform", "-t", "0.6", "-p", "0.9", "-s", "34", "-n", "48")
+    status, out, _ = write(str(published("stories260K.bin")), *args)
+    assert status == 0
+    assert out == (b"It is easy. It was very fast. As he was cold, he saw a small hill with many books. The book\n")
+
+
+def test_the_uniform_sampler_may_go_past_the_trained_context(write):
+    args = (GQA, "--sampler", "uniform", "-t", "0", "-n", "600", "--candidates", "1")
+    status, _, err = write(*args)
+    assert status == 0
+    assert err.count("harness: of 1: ") == 1 + 600 - 1
+
+
+def test_candidates_are_told_with_their_probabilities(write):
+    _, out, err = write(GQA, "-i", "Once upon a", "-t", "0", "-n", "5", "--candidates", "3")
+    lines = [line for line in err.splitlines() if ": of " in line]
+    assert lines
+    assert out.startswith(b"Once upon a")
+    assert all(re.fullmatch(r"harness: of 1: \d+ '.*' [\d.e-]+", line) for line in lines)
+    _, _, err = write(GQA, "-i", "Once upon a", "-t", "1", "-p", "0.9", "-s", "1", "-n", "12", "--candidates", "2")
+    shares = [
+        [
+            float(one.rpartition(" ")[2])
+            for one in re.split(r", (?=\d+ ')", line.partition(": of ")[2].partition(": ")[2])
+        ]
+        for line in err.splitlines()
+        if ": of " in line
+    ]
+    assert shares
+    assert all(len(row) <= 2 and row == sorted(row, reverse=True) and sum(row) <= 1.001 for row in shares)
+
+
+def test_the_prompt_may_come_from_a_file_whose_last_newline_counts(write, tmp_path):
+    (tmp_path / "prompt").write_bytes(b"Once upon a time\n")
+    from_file = write(GQA, "-f", str(tmp_path / "prompt"), "-t", "0", "-n", "30")[1]
+    assert from_file == write(GQA, "-i", "Once upon a time\n", "-t", "0", "-n", "30")[1]
+    assert write(GQA, "-f", str(tmp_path / "absent"))[0] == 2
+    assert write(GQA, "-f", str(tmp_path / "prompt"), "-i", "x")[0] == 2
+
+
+@pytest.mark.parametrize("suffix", ["gguf", "lmw"])
+def test_other_formats_run_with_the_tokenizer_in_them(write, tmp_path, suffix):
+    path = tmp_path / f"gqa.{suffix}"
+    words = tokenizer.read(MODELS / "gqa-tok.bin")
+    formats.write(formats.read(GQA), path, options=formats.WriteOptions(tokenizer=words))
+    args = ("-i", "Once upon a time", "-t", "0", "-n", "40")
+    assert write(str(path), *args)[1] == write(GQA, *args)[1]
+
+
+def test_a_byte_level_model_runs_and_stops_where_its_tokenizer_says(write, tmp_path):
+    words = tiktoken_ranks.read(rank_file(tmp_path / "ranks", learn(40)))
+    config = ModelConfig(8, 12, 1, 2, 1, words.vocab_size, 64, norm_eps=1e-6, rope_theta=500000.0)
+    random = np.random.default_rng(2)
+    tensors = {
+        name: random.standard_normal(shape).astype(np.float32) for name, shape in expected_shapes(config).items()
+    }
+    path = tmp_path / "small.gguf"
+    formats.write(Checkpoint(config, tensors), path, options=formats.WriteOptions(tokenizer=words))
+    status, out, _ = write(str(path), "-i", "Hi 123", "-t", "0", "-n", "20")
+    assert status == 0
+    assert out.startswith(b"Hi 123")
