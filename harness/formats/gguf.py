@@ -42,6 +42,7 @@ from harness.formats.gguf_config import (
     rope_factors,
 )
 from harness.formats.gguf_file import Entry, GgufFile
+from harness.formats.gguf_forward import own_logits
 from harness.formats.gguf_types import Encoding
 from harness.formats.rotary import to_adjacent, to_halves
 from harness.formats.stored import dtype_to_store, floats
@@ -244,6 +245,7 @@ FORMAT = Format(
     write=write,
     dtypes=_DTYPES,
     refuses=_refuses,
+    own_logits=own_logits,
     read_tokenizer=gguf_tokenizer.read,
     error_bound=lambda values, word: gguf_types.error_bound(values, _ENCODINGS[word]),
 )

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 
 from harness import checkpoint
 from harness.checkpoint import Checkpoint, expected_shapes
+from harness.engine import Engine
 from harness.errors import CheckpointError
-from harness.formats import gguf, gguf_file, gguf_types
+from harness.formats import gguf, gguf_file, gguf_forward, gguf_types
 from harness.formats.format import WriteOptions
 from harness.model_config import PHI_2, Block, ModelConfig, RopeScaling
 from tests.derived_models import published
@@ -23,11 +24,11 @@ from tests.strategies import checkpoints
 LLAMA3 = RopeScaling("llama3", 8.0, 1.0, 4.0, 8192)
 CONFIGS = {
     "llama": ModelConfig(12, 20, 2, 6, 2, 9, 16),
-    "untied": ModelConfig(12, 20, 2, 6, 2, 9, 16, is_tied=False, norm_eps=1e-6, rope_theta=1e6),
+    "untied": ModelConfig(24, 20, 2, 6, 2, 9, 16, is_tied=False, norm_eps=1e-6, rope_theta=1e6),
     "llama-3.1": ModelConfig(12, 20, 1, 3, 1, 9, 16, rope_theta=500000.0, rope_scaling=LLAMA3, head_size=128),
     "linear": ModelConfig(12, 20, 1, 3, 1, 9, 16, rope_scaling=RopeScaling("linear", 4.0)),
-    "mistral": ModelConfig(12, 20, 2, 6, 2, 9, 16, block=Block(window=5)),
-    "qwen2": ModelConfig(12, 20, 2, 6, 2, 9, 16, block=Block(qkv_bias=True)),
+    "mistral": ModelConfig(24, 20, 2, 3, 1, 9, 16, block=Block(window=5)),
+    "qwen2": ModelConfig(24, 20, 2, 3, 1, 9, 16, block=Block(qkv_bias=True)),
     "qwen3": ModelConfig(12, 20, 2, 3, 1, 9, 16, head_size=8, block=Block(qk_norm=True)),
     "phi2": ModelConfig(24, 20, 2, 3, 3, 9, 16, is_tied=False, block=replace(PHI_2, rotary_dim=4)),
 }
@@ -152,6 +153,32 @@ def test_llama_3_scaling_is_recognised_without_our_own_keys(tmp_path):
     entries = [(name, entry.shape, entry.encoding) for name, entry in file.entries.items()]
     gguf_file.write(tmp_path / "foreign.gguf", metadata, entries, lambda name: [file.raw(name)])
     assert gguf.read(tmp_path / "foreign.gguf").config == config
+
+
+# ---- by its own names
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_computation_by_the_file_s_own_names_gives_the_engine_s_logits(tmp_path, name, dtype):
+    path = written(tmp_path, CONFIGS[name], dtype=dtype)
+    read = gguf.read(path)
+    ids = [1, 3, 2, 7, 8, 0, 4, 4, 5]
+    engine = Engine(read.config, read.tensors, dtype=np.float64)
+    logits = engine.session().extend(ids, all_logits=True)
+    np.testing.assert_allclose(logits, gguf_forward.own_logits(path, ids), rtol=1e-6, atol=1e-6)
+
+
+def test_rows_that_a_reader_and_a_writer_forget_to_renumber_show_there(tmp_path, monkeypatch):
+    config = CONFIGS["qwen2"]
+    for name in ("to_halves", "to_adjacent"):
+        monkeypatch.setattr(gguf, name, lambda rows, head_dim, rotary_dim: rows)
+    path = written(tmp_path, config)
+    read = gguf.read(path)
+    assert_same(read, random_checkpoint(config))  # the two agree with each other
+    ids = [1, 3, 2, 7]
+    logits = Engine(config, read.tensors, dtype=np.float64).session().extend(ids, all_logits=True)
+    assert np.abs(logits - gguf_forward.own_logits(path, ids)).max() > 0.1
 
 
 # ---- as others see it
