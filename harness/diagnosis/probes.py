@@ -120,7 +120,7 @@ class Probed:
             return Shift(float(distance.max()), float(floor.max()), float(ratio.max()))
         usual = run_floor(self._floor)
         typical = run_floor(distance) if np.isfinite(distance).all() else np.inf
-        return Shift(float(distance.max()), usual, typical / usual)
+        return Shift(float(distance.max()), usual, typical / usual if usual else np.inf if typical else 0.0)
 
     @cached_property
     def _exact(self) -> Array:
