@@ -110,7 +110,8 @@ def _from_adjacent(n_rows: int, head_dim: int) -> NDArray[np.int64]:
     """Return, for each row in the order of halves, where it is in the order of adjacent pairs."""
     head, place = np.divmod(np.arange(n_rows), head_dim)
     second, pair = np.divmod(place, head_dim // 2)
-    return head * head_dim + 2 * pair + second
+    rows: NDArray[np.int64] = head * head_dim + 2 * pair + second
+    return rows
 
 
 def _stored(values: NDArray[Any]) -> Stored:
