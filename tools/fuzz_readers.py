@@ -20,6 +20,7 @@ import struct
 import sys
 import tempfile
 import traceback
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,10 +29,20 @@ from time import perf_counter
 
 import numpy as np
 
-from harness import checkpoint, tokenizer
+from harness import checkpoint, formats, tokenizer
 from harness.checkpoint import Checkpoint, expected_shapes
 from harness.errors import InputError
-from harness.formats import WriteOptions, gguf, gguf_tokenizer, lmw
+from harness.formats import (
+    WriteOptions,
+    gguf,
+    gguf_tokenizer,
+    hf_config,
+    huggingface,
+    llama2c_pt,
+    lmw,
+    npz,
+    torch_pickle,
+)
 from harness.model_config import PHI_2, Block, ModelConfig, RopeScaling
 from harness.quant import QuantTensor
 from harness.tokenizer import AnyTokenizer, Tokenizer, hf_json, sentencepiece_model, tiktoken_ranks
@@ -87,6 +98,27 @@ def corpus(directory: Path) -> list[tuple[str, bytes]]:
     for layout, dtype, words in (("A", "float32", None), ("C", "bfloat16", many), ("C", "float32", None)):
         lmw.write(layout, _random(plain, values), path, WriteOptions(dtype=dtype, tokenizer=words))
         files.append(("lmw", path.read_bytes()))
+    return files + _published(directory, _random(replace(plain, n_layers=1), values))
+
+
+def _published(directory: Path, model: Checkpoint) -> list[tuple[str, bytes]]:
+    """Make the archives and directories of PyTorch, numpy and Hugging Face."""
+    files: list[tuple[str, bytes]] = []
+    for kind, name, dtype in (
+        ("safetensors", "safetensors", "float32"),
+        ("safetensors", "safetensors", "bfloat16"),
+        ("pt", "llama2c-pt", "float32"),
+        ("npz", "npz", "float16"),
+    ):
+        path = directory / f"whole-{kind}"
+        formats.write(model, path, name, WriteOptions(dtype=dtype))
+        files.append((kind, path.read_bytes()))
+    with zipfile.ZipFile(directory / "whole-pt") as archive:
+        files.append(("pickle", archive.read("archive/data.pkl")))
+    if not (directory / "hf").exists():
+        formats.write(model, directory / "hf", "huggingface")
+    (directory / "hf" / "config.json").write_text(json.dumps(hf_config.render(model.config, dtype="float32")))
+    files.append(("hf-config", (directory / "hf" / "config.json").read_bytes()))
     return files
 
 
@@ -211,6 +243,18 @@ def use_lmw(path: Path) -> str:
     return f"{_sum(lmw.read(path))}, tokenizer {_encode(lmw.read_tokenizer(path))}"
 
 
+def use_pickle(path: Path) -> str:
+    torch_pickle.load(path.read_bytes(), path)
+    return "accepted"
+
+
+def use_hf_config(path: Path) -> str:
+    """Read the directory of the corpus, which stands beside, with this for its configuration."""
+    directory = path.parent / "hf"
+    (directory / "config.json").write_bytes(path.read_bytes())
+    return _sum(huggingface.read(directory))
+
+
 def _encode(read: AnyTokenizer | None) -> str:
     if read is None:
         return "none"
@@ -240,6 +284,11 @@ READERS: dict[str, Callable[[Path], str]] = {
     "tokenizer": use_tokenizer,
     "gguf": use_gguf,
     "lmw": use_lmw,
+    "safetensors": lambda path: _sum(huggingface.read(path)),
+    "pt": lambda path: _sum(llama2c_pt.read(path)),
+    "npz": lambda path: _sum(npz.read(path)),
+    "pickle": use_pickle,
+    "hf-config": use_hf_config,
     "sentencepiece": lambda path: f"accepted: {_encode(sentencepiece_model.read(path))}",
     "ranks": lambda path: f"accepted: {_encode(tiktoken_ranks.read(path))}",
     "hf-json": lambda path: f"accepted: {_encode(hf_json.read(path))}",
