@@ -88,7 +88,10 @@ def test_a_program_that_cannot_be_built_has_a_cell_that_says_so(tmp_path, capsys
     ask = ["bench", "--models", "260K", "--rounds", "1", "--out", str(tmp_path / "run.jsonl")]
     assert main([*ask, "--impls", f"numpy,{tmp_path / 'broken'}"]) == 1
     assert "BUILD_FAILED" in capsys.readouterr().out
-    assert [one.kind for one in benchfile.read(tmp_path / "run.jsonl").absent] == ["BUILD_FAILED"]
+    # One round on a machine that is busy may tell nothing of numpy's speed; that is not what is looked for here.
+    absent = {one.key.impl: one.kind for one in benchfile.read(tmp_path / "run.jsonl").absent}
+    assert absent.pop("broken") == "BUILD_FAILED"
+    assert set(absent) <= {"numpy"}
     assert main([*ask, "--impls", str(tmp_path / "broken")]) == 2
     assert "building broken failed" in capsys.readouterr().err
 
