@@ -8,6 +8,8 @@ with byte fallback, such as Llama 2's. Against tiktoken, --ranks is a list of ra
 model of SentencePiece is at hand, --model makes ranks of it: the 256 bytes, then its pieces of more than one byte, in
 their order. The words are cut by Llama 3's pattern. A text is a run of parts: pieces of the vocabulary, random
 characters of many scripts, white space, digits, contractions, spellings of special pieces, and bits of other parts.
+Characters that Unicode has not assigned (by this Python's tables) are left out: whether they are letters depends on how
+new a library's tables are, and with it where words are cut.
 
 Exit status 1 if any text has other ids, or comes back from decoding as another text.
 """
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -51,7 +54,8 @@ def text(seed: int, index: int, pieces: Sequence[str]) -> str:
             parts.append(source.choice(pieces))
         elif kind < 0.6:
             first, last = source.choice(RANGES)
-            parts.append("".join(chr(source.randint(first, last)) for _ in range(source.randint(1, 5))))
+            drawn = (chr(source.randint(first, last)) for _ in range(source.randint(1, 5)))
+            parts.append("".join(one for one in drawn if unicodedata.category(one) != "Cn"))
         elif kind < 0.75:
             parts.append(source.choice(SPACES) * source.choice((1, 1, 1, 2, 7)))
         elif kind < 0.83:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from harness import formats, tokenizer
 from harness.cli.output import tell
+from harness.cli.run_chat import converse
 from harness.engine import LIBRARY, STRICT, Engine, blas_threads, generate
 from harness.engine.llama_np import Choice, generate_uniform
 from harness.engine.sampler import nucleus_candidates, probabilities
@@ -65,7 +66,13 @@ def command(
         ),
     ] = None,
     steps: Annotated[
-        int, typer.Option("-n", "--steps", min=0, help="Positions, the prompt's included; 0: the context.")
+        int,
+        typer.Option(
+            "-n",
+            "--steps",
+            min=0,
+            help="Positions, the prompt's too (in a chat: of an answer); 0: the context.",
+        ),
     ] = 256,
     temperature: Annotated[
         float, typer.Option("-t", "--temperature", min=0.0, help="0: always the likeliest token.")
@@ -94,6 +101,12 @@ def command(
         ),
     ] = None,
     cache: Annotated[_Cache, typer.Option("--cache", help="How keys and values are kept.")] = _Cache.IN_PLACE,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Answer the lines of stdin, by Llama 2's or Llama 3's template.")
+    ] = False,
+    system: Annotated[
+        str | None, typer.Option("--system", help="The system prompt of a chat.", show_default="none")
+    ] = None,
     prefill: Annotated[
         _Prefill, typer.Option("--prefill", help="Feed the prompt as one sequence, or a token at a time.")
     ] = _Prefill.SEQUENCE,
@@ -105,8 +118,12 @@ def command(
     if not temperature <= _MAX_TEMPERATURE:
         raise InputError(f"must be at most {_MAX_TEMPERATURE:g}", where="--temperature", actual=temperature)
     engine, vocabulary = _load(model, tokenizer_file, dtype)
-    ids = vocabulary.encode(_prompt(prompt, prompt_file))
-    if not ids:
+    if chat and (prompt or prompt_file):
+        raise InputError("a chat takes its questions from stdin", hint="leave out --prompt and --prompt-file")
+    if system is not None and not chat:
+        raise InputError("a system prompt belongs to --chat", where="--system")
+    ids = vocabulary.encode(b"" if chat else _prompt(prompt, prompt_file))
+    if not ids and not chat:
         raise InputError("this model has no BOS, so a text needs a beginning", hint="give one with --prompt")
     if sampler is _Sampler.UNIFORM and topp == 0:
         raise InputError("must be above 0 for this sampler", where="--topp")
@@ -114,6 +131,19 @@ def command(
     feeding: dict[str, Any] = {"cache": cache.value, "one_by_one": prefill is _Prefill.TOKEN}
     with blas_threads(threads):
         engine.warm()
+        if chat:
+            context = engine.config.seq_len
+
+            def answer(dialog: list[int]) -> Iterator[int]:
+                end = min(len(dialog) - 1 + (steps or context), context)
+                if sampler is _Sampler.UNIFORM:
+                    choices = generate_uniform(engine, dialog, length=end, stop=frozenset(), **settings, **feeding)
+                    return (choice.token for choice in choices)
+                tokens = generate(engine, dialog, steps=end, stop=frozenset(), **settings, **feeding)
+                return islice(tokens, len(dialog) - 1, None)
+
+            converse(vocabulary, system, context, answer)
+            return 0
         stop = _stops(vocabulary)
         if sampler is _Sampler.UNIFORM:
             stop = stop - {vocabulary.bos_id} | {vocabulary.eos_id}

@@ -1,5 +1,6 @@
 """`harness run`: the text on stdout, the speed on stderr."""
 
+import io
 import re
 import shutil
 
@@ -9,8 +10,10 @@ import pytest
 from harness import formats, models, tokenizer
 from harness.__main__ import main
 from harness.checkpoint import Checkpoint, expected_shapes
+from harness.engine import Engine, generate
 from harness.model_config import ModelConfig
 from harness.tokenizer import tiktoken_ranks
+from harness.tokenizer.chat import Message, dialog_ids
 from tests.derived_models import published
 from tests.tokenizer.vocabularies import learn, rank_file
 
@@ -187,3 +190,53 @@ def test_a_byte_level_model_runs_and_stops_where_its_tokenizer_says(write, tmp_p
     status, out, _ = write(str(path), "-i", "Hi 123", "-t", "0", "-n", "20")
     assert status == 0
     assert out.startswith(b"Hi 123")
+
+
+# ---- chat
+
+
+@pytest.fixture
+def say(monkeypatch, write):
+    """Run a chat on the lines given; return its status, answers and stderr."""
+
+    def run(lines, *args):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines), encoding="utf-8"))
+        return write(*args, "--chat", "-t", "0")
+
+    return run
+
+
+def answers_of(questions, system, steps):
+    """What the engine says to each question, by the template, greedily."""
+    found = formats.read(GQA)
+    words = tokenizer.read(MODELS / "gqa-tok.bin")
+    engine = Engine(found.config, found.tensors, dtype=np.float32)
+    dialog = [Message("system", system)] if system is not None else []
+    said = []
+    for question in questions:
+        dialog.append(Message("user", question))
+        ids = dialog_ids(words, dialog)
+        new = list(generate(engine, ids, steps=len(ids) - 1 + steps, stop=frozenset()))[len(ids) - 1 :]
+        new = new[: new.index(2)] if 2 in new else new
+        text = b"".join(words.printed(before, token) for before, token in zip([ids[-1], *new], new, strict=False))
+        said.append(text)
+        dialog.append(Message("assistant", text.decode(errors="replace")))
+    return said
+
+
+def test_a_chat_answers_each_line_with_all_that_was_said(say):
+    status, out, _ = say(b"Hi\nAnd then?\n", GQA, "--system", "Be kind.", "-n", "20")
+    assert status == 0
+    assert out == b"".join(text + b"\n" for text in answers_of(["Hi", "And then?"], "Be kind.", 20))
+
+
+def test_a_chat_s_system_prompt_and_its_absence_differ(say):
+    assert say(b"Hi\n", GQA, "-n", "30")[1] == answers_of(["Hi"], None, 30)[0] + b"\n"
+    assert say(b"Hi\n", GQA, "--system", "", "-n", "30")[1] == answers_of(["Hi"], "", 30)[0] + b"\n"
+
+
+def test_a_chat_that_has_no_room_or_no_sense_is_refused(say, write):
+    assert say(b"Hi\n" * 200, GQA, "-n", "5")[0] == 2
+    assert say(b"[INST]\n", GQA)[0] == 2
+    assert write(GQA, "--chat", "-i", "x")[0] == 2
+    assert write(GQA, "--system", "x")[0] == 2
