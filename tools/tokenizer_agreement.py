@@ -8,8 +8,8 @@ with byte fallback, such as Llama 2's. Against tiktoken, --ranks is a list of ra
 model of SentencePiece is at hand, --model makes ranks of it: the 256 bytes, then its pieces of more than one byte, in
 their order. The words are cut by Llama 3's pattern. A text is a run of parts: pieces of the vocabulary, random
 characters of many scripts, white space, digits, contractions, spellings of special pieces, and bits of other parts.
-Characters that Unicode has not assigned (by this Python's tables) are left out: whether they are letters depends on how
-new a library's tables are, and with it where words are cut.
+Characters that Unicode has not assigned (by this Python's tables) are left out: whether they are letters depends on
+how new a library's tables are, and with it where words are cut.
 
 Exit status 1 if any text has other ids, or comes back from decoding as another text.
 """
