@@ -5,7 +5,8 @@
  *     cc -O3 -std=gnu11 -pthread -o run run.c -lm
  *
  * kernels.h has the arithmetic, in the vector instructions that the processor has; vectors.h is their common form;
- * threads.h shares out the work. Everything else is here. Two rules run through all of it.
+ * threads.h shares out the work; trace.h records what comes of it, where that is asked for. Everything else is here. Two
+ * rules run through all of it.
  *
  * Arithmetic. Where the weights are int8, every sum is taken from left to right in float32, product and addition rounded
  * separately, with libm's own expf, cosf, sinf and powf: int8 text changes with the last bit of a logit. Loops are
@@ -298,6 +299,8 @@ static void free_model(Model *model) {
 
 /* ---- Forward pass --------------------------------------------------------------------------------------------- */
 
+#include "trace.h"
+
 /* One row as float32: the embedding of a token. */
 static void copy_row(float *out, const Matrix *m, int row) {
     const size_t start = (size_t)row * m->cols;
@@ -347,6 +350,8 @@ typedef struct {
     float *frequencies;     /* (head_dim / 2) */
     float *cosines, *sines; /* (head_dim / 2) at the current position */
     float *logits;          /* (vocab_size) */
+    float *raw_scores;      /* (n_heads, positions so far) before the softmax; only for a trace, as is the next */
+    float *raw_gate;        /* (hidden_dim) before the activation */
     Input input;            /* buffers for the vector being multiplied */
 } State;
 
@@ -392,6 +397,10 @@ static State new_state(const Config *c, int group, int n_positions) {
         .sines = allocate(half, sizeof(float)),
         .logits = allocate_lines((size_t)c->vocab_size, sizeof(float)),
     };
+    if (is_traced()) {
+        s.raw_scores = allocate(times((size_t)c->n_heads, (size_t)capacity), sizeof(float));
+        s.raw_gate = allocate(hidden_dim, sizeof(float));
+    }
     if (group != 0) {
         const size_t widest = dim > hidden_dim ? dim : hidden_dim;
         s.input.codes = allocate_lines(widest, 1);
@@ -405,7 +414,7 @@ static State new_state(const Config *c, int group, int n_positions) {
 static void free_state(State *s) {
     void *const buffers[] = {s->x,      s->normed,      s->delta,   s->q,     s->k,      s->v,           s->gate,
                              s->up,     s->scores,      s->keys,    s->values, s->frequencies, s->cosines, s->sines,
-                             s->logits, s->input.codes, s->input.scales, s->input.code_sums};
+                             s->logits, s->input.codes, s->input.scales, s->input.code_sums, s->raw_scores, s->raw_gate};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) free(buffers[i]);
 }
 
@@ -494,6 +503,7 @@ static void feed_share(const void *context, int begin, int end) {
     multiply_items(s->kernels, s->up, &f->layer->w_up, f->input, begin, end);
     const int first = begin * ROWS_PER_ITEM;
     const int n = end == items_of(gate) ? gate->rows - first : (end - begin) * ROWS_PER_ITEM;
+    if (is_traced()) memcpy(s->raw_gate + first, s->gate + first, sizeof(float) * (size_t)n);
     (gate->group == 0 ? s->kernels->swiglu : swiglu)(s->gate + first, s->up + first, n);
 }
 
@@ -520,6 +530,7 @@ static void attend_share(const void *context, int begin, int end) {
         const int kv_head = h / (c->n_heads / c->n_kv_heads), n = a->pos + 1;
         float *scores = s->scores + (size_t)h * s->capacity;
         s->kernels->score(scores, s->q + h * c->head_dim, keys_of(s, c, a->layer, kv_head), n, c->head_dim);
+        if (is_traced()) memcpy(s->raw_scores + (size_t)h * n, scores, sizeof(float) * (size_t)n);
         (a->group == 0 ? s->kernels->softmax : softmax)(scores, n);
         s->kernels->mix(s->normed + h * c->head_dim, scores, values_of(s, c, a->layer, kv_head), n, c->head_dim);
     }
@@ -540,6 +551,7 @@ static void remember(State *s, const Config *c, int layer, int pos) {
 static float *forward(const Model *model, State *s, int token, int pos) {
     const Config *c = &model->config;
     const int dim = c->dim, group = model->group;
+    const size_t kv_dim = c->kv_dim, hidden_dim = c->hidden_dim;
     const Kernels *kernels = s->kernels;
 
     for (int j = 0; j < c->head_dim / 2; j++) {
@@ -548,29 +560,49 @@ static float *forward(const Model *model, State *s, int token, int pos) {
         s->sines[j] = sinf(angle);
     }
     copy_row(s->x, &model->tok_embedding, token);
+    trace("token", -1, pos, &(float){(float)token}, 1);
+    trace("embedding", -1, pos, s->x, dim);
 
     for (int l = 0; l < c->n_layers; l++) {
         const Layer *layer = &model->layers[l];
         const Input *in = normed_input(s, layer->attn_norm, dim, group);
+        trace("attn_norm", l, pos, s->normed, dim);
         multiply_all(&(Multiplication){
             kernels, in, 3, {{s->q, &layer->wq}, {s->k, &layer->wk}, {s->v, &layer->wv}}});
+        trace("q_raw", l, pos, s->q, dim);
+        trace("k_raw", l, pos, s->k, kv_dim);
+        trace("v", l, pos, s->v, kv_dim);
         rotate(s->q, c->n_heads, s->cosines, s->sines, c->head_dim);
         rotate(s->k, c->n_kv_heads, s->cosines, s->sines, c->head_dim);
         remember(s, c, l, pos);
+        trace("q", l, pos, s->q, dim);
+        trace("k", l, pos, s->k, kv_dim);
         share_out(attend_share, &(Attention){s, c, group, l, pos}, c->n_heads, 2 * (size_t)dim * (pos + 1));
+        trace("scores", l, pos, s->raw_scores, (size_t)c->n_heads * (pos + 1));
+        trace("attn_mix", l, pos, s->normed, dim);
         in = as_input(s, s->normed, dim, group);
         multiply_all(&(Multiplication){kernels, in, 1, {{s->delta, &layer->wo}}});
         add(s->x, s->delta, dim);
+        trace("attn_out", l, pos, s->delta, dim);
+        trace("attn_residual", l, pos, s->x, dim);
 
         in = normed_input(s, layer->ffn_norm, dim, group);
+        trace("ffn_norm", l, pos, s->normed, dim);
         share_out(feed_share, &(Feeding){s, layer, in}, items_of(&layer->w_gate), 2 * (size_t)dim * c->hidden_dim);
+        trace("gate", l, pos, s->raw_gate, hidden_dim);
+        trace("up", l, pos, s->up, hidden_dim);
+        trace("ffn_mix", l, pos, s->gate, hidden_dim);
         in = as_input(s, s->gate, c->hidden_dim, group);
         multiply_all(&(Multiplication){kernels, in, 1, {{s->delta, &layer->w_down}}});
         add(s->x, s->delta, dim);
+        trace("ffn_out", l, pos, s->delta, dim);
+        trace("ffn_residual", l, pos, s->x, dim);
     }
 
     const Input *in = normed_input(s, model->final_norm, dim, group);
+    trace("final_norm", -1, pos, s->normed, dim);
     multiply_all(&(Multiplication){kernels, in, 1, {{s->logits, &model->lm_head}}});
+    trace("logits", -1, pos, s->logits, c->vocab_size);
     return s->logits;
 }
 
@@ -1021,6 +1053,7 @@ static Options parse_options(int argc, char **argv) {
 #include "lines.h"
 
 int main(int argc, char **argv) {
+    open_trace();
     if (argc >= 2 && strcmp(argv[1], "--lines") == 0) {
         const int threads = argc > 2 ? parse_int(argv[2]) : 1;
         if (threads < 1 || threads > MAX_THREADS) die("--lines takes 1 to %d threads, not %d", MAX_THREADS, threads);
