@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from harness.formats.stored import Stored
 
-__all__ = ["logits", "rotation"]
+__all__ = ["attend", "logits", "rotation", "silu"]
 
 Array = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ def logits(document: Mapping[str, Any], tensors: Mapping[str, Stored], ids: Sequ
     head_dim = document.get("head_dim") or document["hidden_size"] // n_heads
     window = document.get("sliding_window") if document.get("model_type") == "mistral" else None
     cos, sin = rotation(document, head_dim, len(ids))
-    activation = _gelu if "gelu" in document.get("hidden_act", "silu") else _silu
+    activation = _gelu if "gelu" in document.get("hidden_act", "silu") else silu
 
     table = tensors["model.embed_tokens.weight"]
     x = np.asarray(Stored(table.bits[list(ids)], table.dtype).values(), np.float64)
@@ -54,7 +54,7 @@ def logits(document: Mapping[str, Any], tensors: Mapping[str, Stored], ids: Sequ
         if f"{at}.self_attn.q_norm.weight" in tensors:
             q, k = norm(q, f"{at}.self_attn.q_norm"), norm(k, f"{at}.self_attn.k_norm")
         q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
-        mixed = _attend(q, k, v, window).reshape(len(ids), -1)
+        mixed = attend(q, k, v, window).reshape(len(ids), -1)
         if f"{at}.mlp.fc1.weight" in tensors:
             fed = linear(activation(linear(h, f"{at}.mlp.fc1")), f"{at}.mlp.fc2")
             x = x + linear(mixed, f"{at}.self_attn.dense") + fed
@@ -69,7 +69,7 @@ def logits(document: Mapping[str, Any], tensors: Mapping[str, Stored], ids: Sequ
 
 
 def rotation(document: Mapping[str, Any], head_dim: int, n: int) -> tuple[Array, Array]:
-    """Return cosines and sines (n, rotary / 2)."""
+    """Return cosines and sines (n, rotary / 2) by the rotary parameters of config.json."""
     rope = document.get("rope_parameters") or document.get("rope_scaling") or {}
     theta = rope.get("rope_theta", document.get("rope_theta", 10000.0))
     default = 0.5 if document.get("model_type") == "phi" else 1.0
@@ -99,7 +99,8 @@ def _rotate(x: Array, cos: Array, sin: Array) -> Array:
     return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
 
 
-def _attend(q: Array, k: Array, v: Array, window: int | None) -> Array:
+def attend(q: Array, k: Array, v: Array, window: int | None) -> Array:
+    """Mix values causally: q (n, n_heads, head_dim); k, v (n, n_kv_heads, head_dim)."""
     n, n_heads, head_dim = q.shape
     shared = n_heads // k.shape[1]
     k, v = np.repeat(k, shared, axis=1), np.repeat(v, shared, axis=1)
@@ -113,7 +114,8 @@ def _attend(q: Array, k: Array, v: Array, window: int | None) -> Array:
     return mixed
 
 
-def _silu(x: Array) -> Array:
+def silu(x: Array) -> Array:
+    """Return x times its logistic."""
     y: Array = x / (1 + np.exp(-x))
     return y
 

@@ -11,21 +11,24 @@ loading would let one overwrite the other. RoPE's theta is not stored, and is 10
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.checkpoint import Checkpoint, LazyTensors, Streamed, expected_shapes, llama2c_bin
 from harness.errors import CheckpointError
-from harness.formats import stored, torch_zip, zip_archive
+from harness.formats import meta_forward, stored, torch_zip, zip_archive
 from harness.formats.format import Format, WriteOptions
 from harness.formats.llama_names import PREFIX, meta_name
 from harness.formats.stored import Stored, same
 from harness.formats.torch_zip import Planned
 from harness.model_config import ModelConfig
 
-__all__ = ["FORMAT", "ffn_width", "read", "write"]
+__all__ = ["FORMAT", "ffn_width", "own_logits", "read", "write"]
 
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 _DEFAULTS = {"dim": 4096, "n_layers": 32, "n_heads": 32, "max_seq_len": 2048}
@@ -61,6 +64,15 @@ def read(path: Path) -> Checkpoint:
     }
     stored.check_shapes(config, sources, path, meta_name)
     return Checkpoint(config, LazyTensors(sources), FORMAT.name, path=path)
+
+
+def own_logits(path: Path, ids: Sequence[int]) -> NDArray[np.float64]:
+    """Compute logits by the names and in the order of the training code, which is Meta's."""
+    found = torch_zip.load(path)
+    args, model = found["model_args"], found["model"]
+    prefix = PREFIX if f"{PREFIX}tok_embeddings.weight" in model else ""
+    params = {"n_layers": 32, "n_heads": 32, "norm_eps": 1e-5, **args}
+    return meta_forward.logits(lambda name: model[prefix + name].values(), params, ids, head="output.weight")
 
 
 def _config(args: Mapping[str, Any], tensors: Mapping[str, Stored], path: Path) -> ModelConfig:
@@ -172,4 +184,5 @@ FORMAT = Format(
     write=write,
     dtypes=_DTYPES,
     refuses=_refuses,
+    own_logits=own_logits,
 )

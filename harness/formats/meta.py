@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from harness.checkpoint import Checkpoint, LazyTensors, Source, Streamed, expected_shapes
 from harness.errors import CheckpointError
-from harness.formats import numbers, stored, torch_zip
+from harness.formats import meta_forward, numbers, stored, torch_zip
 from harness.formats.files import read_json, replaced_directory
 from harness.formats.format import Format, WriteOptions
 from harness.formats.llama2c_pt import multiple_for
@@ -34,7 +34,7 @@ from harness.formats.stored import Stored
 from harness.formats.torch_zip import Planned
 from harness.model_config import Block, ModelConfig, RopeScaling
 
-__all__ = ["FORMAT", "read", "write"]
+__all__ = ["FORMAT", "own_logits", "read", "write"]
 
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 _SEQ_LEN = 2048
@@ -72,6 +72,16 @@ def read(path: Path) -> Checkpoint:
         if name not in used and name not in _IGNORED:
             raise CheckpointError(f"tensor {name[:120]} is of no llama", path=path)
     return Checkpoint(config, LazyTensors(sources), FORMAT.name, path=path)
+
+
+def own_logits(path: Path, ids: Sequence[int]) -> NDArray[np.float64]:
+    """Compute logits by Meta's names, in the order of its code."""
+    params = read_json(path / "params.json")
+    shards = [torch_zip.read_state(file) for file in sorted(path.glob("consolidated.*.pth"))]
+    dim = _integer(params, "dim", path)
+    joined = {name: _joined([shard[name] for shard in shards], name, dim, path) for name in shards[0]}
+    head = "output.weight" if "output.weight" in joined else "tok_embeddings.weight"
+    return meta_forward.logits(lambda name: stored.floats(joined[name].load()), params, ids, head=head)
 
 
 def _joined(parts: list[Stored], name: str, dim: int, path: Path) -> Source:
@@ -211,5 +221,6 @@ FORMAT = Format(
     write=write,
     dtypes=_DTYPES,
     refuses=_refuses,
+    own_logits=own_logits,
     is_directory=True,
 )

@@ -10,7 +10,7 @@ from harness import formats
 from harness.checkpoint import Checkpoint, expected_shapes
 from harness.conversion.convert import convert
 from harness.errors import CheckpointError
-from harness.formats import WriteOptions, hf_names, huggingface, torch_zip
+from harness.formats import WriteOptions, hf_names, huggingface, llama_names, torch_zip
 from harness.model_config import PHI_2, Block, ModelConfig, RopeScaling
 
 GQA = ModelConfig(24, 20, 2, 6, 2, 31, 16, is_tied=False)
@@ -76,6 +76,19 @@ def test_block_formats_are_held_against_their_own_bound(dtype, bound, tmp_path):
 def swap_gate_and_up(monkeypatch):
     wrong = {"w_gate": hf_names._LLAMA["w_up"], "w_up": hf_names._LLAMA["w_gate"]}
     monkeypatch.setattr(hf_names, "_LLAMA", {**hf_names._LLAMA, **wrong})
+
+
+@pytest.mark.parametrize("to", ["meta", "llama2c-pt"])
+def test_gate_and_up_exchanged_in_metas_names_are_named(to, tmp_path, monkeypatch):
+    formats.write(make(replace(GQA, is_tied=True)), tmp_path / "m.npz")
+    assert convert(tmp_path / "m.npz", tmp_path / "right", to=to).by_own_names == [to]
+    wrong = {"w_gate": "feed_forward.w3", "w_up": "feed_forward.w1"}
+    monkeypatch.setattr(llama_names, "_KINDS", {**llama_names._KINDS, **wrong})
+    with pytest.raises(CheckpointError, match=r"taken back.*gate and up are exchanged"):
+        convert(tmp_path / "m.npz", tmp_path / "wrong", to=to)
+    with pytest.raises(CheckpointError, match=r"own names.*gate and up are exchanged"):
+        convert(tmp_path / "right", tmp_path / "again.npz")
+    assert sorted(os.listdir(tmp_path)) == ["m.npz", "right"]
 
 
 def as_it_is(rows, head_dim, rotary_dim):
