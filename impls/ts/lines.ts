@@ -7,6 +7,7 @@ import { Llama } from "./model.ts";
 import { Random, Sampler } from "./sampler.ts";
 import { isBusy, pause, print } from "./streams.ts";
 import { BOS, EOS, Tokenizer } from "./tokenizer.ts";
+import { Trace } from "./trace.ts";
 
 const VERBS = "info load encode decode generate logits quit";
 const READ_BYTES = 1 << 16;
@@ -52,12 +53,12 @@ function float32(word: string): number {
 
 type Loaded = { llama: Llama; tokenizer: Tokenizer };
 
-function load(makeKernel: () => Kernel, words: string[]): Loaded {
+function load(makeKernel: () => Kernel, words: string[], trace?: Trace): Loaded {
   const [checkpoint, pieces] = words.map((word) => Buffer.from(fromHex(word), "latin1"));
   const kernel = makeKernel();
   const model = readModel(checkpoint, kernel);
   const tokenizer = new Tokenizer(pieces, model.config.vocabSize);
-  return { llama: new Llama(model, kernel, model.config.seqLen), tokenizer };
+  return { llama: new Llama(model, kernel, model.config.seqLen, trace), tokenizer };
 }
 
 function encode({ tokenizer }: Loaded, words: string[]): string {
@@ -123,6 +124,7 @@ function printLogits(number: string, { llama }: Loaded, words: string[]): void {
 /** Answer until told to quit, or until the input ends. */
 export function answerLines(makeKernel: () => Kernel): void {
   let loaded: Loaded | undefined;
+  const trace = Trace.asked();
   const about = new Map([
     ["encode", encode],
     ["decode", decode],
@@ -135,7 +137,7 @@ export function answerLines(makeKernel: () => Kernel): void {
     else if (verb === "quit") reply("ok");
     else if (verb === "load") {
       loaded = undefined; // its memory may be needed
-      loaded = load(makeKernel, words);
+      loaded = load(makeKernel, words, trace);
       reply(`ok ${loaded.llama.config.vocabSize} ${loaded.llama.config.seqLen}`);
     } else if (!VERBS.split(" ").includes(verb)) reply("unsupported");
     else if (loaded === undefined) throw new Failure("no model is loaded");

@@ -3,6 +3,7 @@ import { add, copyRow, quantize, rmsnorm, rotate, softmax, swiglu } from "./arit
 import type { Config, Matrix, Model } from "./checkpoint.ts";
 import type { Kernel, Quantized } from "./kernel.ts";
 import { cosf, sinf } from "./libm.ts";
+import type { Trace } from "./trace.ts";
 
 const { fround } = Math;
 
@@ -10,6 +11,7 @@ export class Llama {
   readonly config: Config;
   readonly #model: Model;
   readonly #kernel: Kernel;
+  readonly #trace: Trace | undefined;
   readonly #x: Float32Array; // (dim) residual stream
   readonly #normed: Float32Array; // (dim) what the matrices of a block read
   readonly #delta: Float32Array; // (dim) what a block adds to x
@@ -28,8 +30,8 @@ export class Llama {
   readonly #cosines: Float32Array; // (headDim / 2) at the current position
   readonly #sines: Float32Array;
 
-  /** capacity: positions the caches hold, at most seqLen. */
-  constructor(model: Model, kernel: Kernel, capacity: number) {
+  /** capacity: positions the caches hold, at most seqLen. trace: where to record what is computed. */
+  constructor(model: Model, kernel: Kernel, capacity: number, trace?: Trace) {
     const c = model.config;
     const half = c.headDim / 2;
     const quantized = (length: number): Quantized => ({
@@ -39,6 +41,7 @@ export class Llama {
     this.config = c;
     this.#model = model;
     this.#kernel = kernel;
+    this.#trace = trace;
     this.#x = kernel.floats(c.dim);
     this.#normed = kernel.floats(c.dim);
     this.#delta = kernel.floats(c.dim);
@@ -63,30 +66,50 @@ export class Llama {
   forward(token: number, pos: number): Float32Array {
     const { layers, tokEmbedding, finalNorm, lmHead } = this.#model;
     const { group, kvDim } = this.config;
+    const trace = this.#trace;
     this.#setAngles(pos);
     copyRow(this.#x, tokEmbedding, token, group);
+    trace?.record("token", -1, pos, Float32Array.of(token));
+    trace?.record("embedding", -1, pos, this.#x);
 
     for (let l = 0; l < layers.length; l++) {
       const layer = layers[l];
       rmsnorm(this.#normed, this.#x, layer.attnNorm);
+      trace?.record("attn_norm", l, pos, this.#normed);
       this.#multiply(this.#normed, [layer.wq, this.#q], [layer.wk, this.#k], [layer.wv, this.#v]);
+      trace?.record("q_raw", l, pos, this.#q);
+      trace?.record("k_raw", l, pos, this.#k);
+      trace?.record("v", l, pos, this.#v);
       rotate(this.#q, this.#cosines, this.#sines);
       rotate(this.#k, this.#cosines, this.#sines);
+      trace?.record("q", l, pos, this.#q);
+      trace?.record("k", l, pos, this.#k);
       this.#keys[l].set(this.#k, pos * kvDim);
       this.#values[l].set(this.#v, pos * kvDim);
-      this.#attend(this.#keys[l], this.#values[l], pos);
+      this.#attend(l, pos);
+      trace?.record("attn_mix", l, pos, this.#normed);
       this.#multiply(this.#normed, [layer.wo, this.#delta]);
+      trace?.record("attn_out", l, pos, this.#delta);
       add(this.#x, this.#delta);
+      trace?.record("attn_residual", l, pos, this.#x);
 
       rmsnorm(this.#normed, this.#x, layer.ffnNorm);
+      trace?.record("ffn_norm", l, pos, this.#normed);
       this.#multiply(this.#normed, [layer.wGate, this.#gate], [layer.wUp, this.#up]);
+      trace?.record("gate", l, pos, this.#gate);
+      trace?.record("up", l, pos, this.#up);
       swiglu(this.#gate, this.#up);
+      trace?.record("ffn_mix", l, pos, this.#gate);
       this.#multiply(this.#gate, [layer.wDown, this.#delta]);
+      trace?.record("ffn_out", l, pos, this.#delta);
       add(this.#x, this.#delta);
+      trace?.record("ffn_residual", l, pos, this.#x);
     }
 
     rmsnorm(this.#normed, this.#x, finalNorm);
+    trace?.record("final_norm", -1, pos, this.#normed);
     this.#multiply(this.#normed, [lmHead, this.#logits]);
+    trace?.record("logits", -1, pos, this.#logits);
     return this.#logits;
   }
 
@@ -109,9 +132,12 @@ export class Llama {
     }
   }
 
-  /** normed becomes the heads' outputs side by side. keys and values are one layer's, positions 0..pos filled. */
-  #attend(keys: Float32Array, values: Float32Array, pos: number): void {
+  /** normed becomes the heads' outputs side by side. Positions 0..pos of the layer's caches are filled. */
+  #attend(layer: number, pos: number): void {
     const { nHeads, nKvHeads, headDim, kvDim } = this.config;
+    const keys = this.#keys[layer];
+    const values = this.#values[layer];
+    const traced = this.#trace && new Float32Array(nHeads * (pos + 1));
     const root = fround(Math.sqrt(headDim));
     const scores = this.#scores;
     this.#normed.fill(0);
@@ -120,9 +146,11 @@ export class Llama {
       const kvFirst = Math.floor((h * nKvHeads) / nHeads) * headDim;
       scoreKeys(scores, this.#q, first, headDim, keys, kvFirst, kvDim, pos + 1);
       for (let t = 0; t <= pos; t++) scores[t] /= root;
+      traced?.set(scores.subarray(0, pos + 1), h * (pos + 1));
       softmax(scores, 0, pos + 1);
       mixValues(this.#normed, first, headDim, values, kvFirst, kvDim, scores, pos + 1);
     }
+    if (traced) this.#trace?.record("scores", layer, pos, traced);
   }
 }
 

@@ -8,6 +8,7 @@ import { Llama } from "./model.ts";
 import { Random, Sampler } from "./sampler.ts";
 import { isBusy, pause, print } from "./streams.ts";
 import { BOS, EOS, Tokenizer, untilNul } from "./tokenizer.ts";
+import { Trace } from "./trace.ts";
 
 const USAGE = `usage: main.ts CHECKPOINT [-t X] [-p X] [-s N] [-n N] [-i TEXT] [-z FILE] [-m MODE] [-y TEXT]
 e.g.:  main.ts stories15M.bin -n 128 -t 0.8 -i "The old lighthouse"
@@ -223,7 +224,7 @@ function run(makeKernel: () => Kernel): void {
   const tokenizer = new Tokenizer(Buffer.from(options.tokenizer, "latin1"), vocabSize);
   const seed = options.seed === 0 ? Math.floor(Date.now() / 1000) : options.seed;
   const session = {
-    llama: new Llama(model, kernel, steps),
+    llama: new Llama(model, kernel, steps, Trace.asked()),
     tokenizer,
     sampler: new Sampler(options.temperature, options.topp, Random.fromInt(seed)),
     steps,
