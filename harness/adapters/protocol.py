@@ -138,10 +138,14 @@ class Session:
         Returns:
             vocab_size, seq_len: as the program says.
         """
-        self._files, self._shape, self._is_loaded = (model, tokenizer), shape, False
+        self.about(model, tokenizer, shape)
         self._begin()
         assert self._info is not None
         return self._info.vocab_size, self._info.seq_len
+
+    def about(self, model: Path, tokenizer: Path, shape: tuple[int, int] | None = None) -> None:
+        """Have the next request loaded with another model first."""
+        self._files, self._shape, self._is_loaded = (model, tokenizer), shape, False
 
     def encode(self, text: bytes, *, bos: bool = True, eos: bool = False) -> list[int]:
         """Return the ids of a text."""

@@ -21,6 +21,7 @@ COMMANDS = {
     "smoke": "Try a new program of the line protocol with three requests, and show every byte.",
     "trace": "Name the first operation of a program whose output is wrong while its inputs are right.",
     "tokenizer": "Put thousands of hard texts to a program's tokenizer, and say what it does wrong.",
+    "fuzz": "Put thousands of generated models to programs, and shrink what they get wrong.",
     "precision": "Say what lower precisions cost a model: size, divergence, agreement, perplexity.",
     "record": "Make or renew goldens, showing what would change.",
     "report": "Render run files as text, markdown, a page with plots, JSON, CSV, JUnit or a badge.",

@@ -34,7 +34,7 @@ from harness.models import ModelFiles, cache_dir, load, prepare
 from harness.results import Kind, Observation, Verdict, kind_of_failure
 from harness.tokenizer.bpe import KNOWN_WRONG
 
-__all__ = ["Observe", "files_for", "reference_of", "verify_group"]
+__all__ = ["Observe", "files_for", "reference_of", "unsupported", "verify_group"]
 
 # Deviations from the mean surprise of fair draws, on stories260K: numpy's generator came to 4.0 in one text and 2.3
 # in all, above the mean since it is guessed where a token ends (on a small model at temperature 2 to 10); wrong heads
@@ -147,7 +147,7 @@ def _by_text(
     verdicts = {
         case.key: plain_verdict(case, impl.name, Kind.UNSUPPORTED, reason)
         for case in cases
-        if (reason := _unsupported(case, impl.manifest))
+        if (reason := unsupported(case, impl.manifest))
     }
     runnable = [case for case in cases if case.key not in verdicts]
     n_timeouts = 0
@@ -258,7 +258,7 @@ def files_for(manifest: Manifest, files: ModelFiles) -> ModelFiles:
     return made
 
 
-def _unsupported(case: Case, manifest: Manifest) -> str:
+def unsupported(case: Case, manifest: Manifest) -> str:
     """Why a program cannot be asked this, or nothing."""
     if case.is_chat:
         return "" if manifest.chat and "chat" in manifest.modes else "has no chat"

@@ -1,0 +1,380 @@
+"""fuzz: generated models x implementations, until the time is over; failures are shrunk, and tried first next time.
+
+Programs take turns, a round of models each, and one seed gives them the same models. A program that failed is given
+nothing but smaller models that fail in the same way; what that comes to is saved, and it has had its run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+from unittest import SkipTest
+
+from harness.adapters.implementation import ProcessImplementation
+from harness.conformance.claim import last_line
+from harness.conformance.fuzz.recipe import Recipe
+from harness.conformance.fuzz.saved import Failure, save
+from harness.conformance.fuzz.trial import Asked, Subjects, Trier
+from harness.engine import blas_threads
+from harness.errors import BuildFailed, MissingDependency
+from harness.models import cache_dir
+from harness.results import Kind
+
+if TYPE_CHECKING:
+    from hypothesis import settings
+
+__all__ = ["Outcome", "Tally", "default_home", "fuzz"]
+
+ROUND = 200
+"""Models that a program is given in its turn."""
+
+_MOST_REPLAYED = 100
+
+Progress = Callable[["Tally", float], None]
+"""Told of a program's tally every now and then, with the seconds that are left."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of one program.
+
+    Attributes:
+        levels: those that it was judged at.
+        n_models: different ones that it was given.
+        n_without_margins: drawn, and not given to it.
+        n_replayed: failures of the database that were tried again.
+        n_judged: tokens and rows of logits.
+        kinds: verdicts by level.
+        took_s: the judge's time included.
+        skipped: why it was not run.
+    """
+
+    impl: str
+    levels: tuple[str, ...] = ()
+    n_models: int = 0
+    n_without_margins: int = 0
+    n_replayed: int = 0
+    n_judged: int = 0
+    kinds: dict[str, Counter[Kind]] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    took_s: float = 0.0
+    skipped: str = ""
+
+    @property
+    def models_per_minute(self) -> float:
+        return 60 * self.n_models / self.took_s if self.took_s else 0.0
+
+    @property
+    def is_green(self) -> bool:
+        """Whether something was judged, and nothing was wrong."""
+        n_green = sum(n for kinds in self.kinds.values() for kind, n in kinds.items() if kind.is_green)
+        return not self.skipped and not self.failures and n_green > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A whole run.
+
+    Attributes:
+        is_whole: whether it came to its end, and was not interrupted.
+    """
+
+    seed: int
+    tallies: tuple[Tally, ...]
+    took_s: float
+    is_whole: bool
+
+    @property
+    def failures(self) -> list[Failure]:
+        return [failure for tally in self.tallies for failure in tally.failures]
+
+
+def default_home() -> Path:
+    """Where failures and their database are kept unless another directory is given."""
+    return cache_dir() / "fuzz"
+
+
+def fuzz(
+    impls: Sequence[ProcessImplementation],
+    *,
+    minutes: float = 1.0,
+    models: int | None = None,
+    seed: int = 1,
+    levels: Sequence[str] = (),
+    is_sampled: bool = True,
+    home: Path | None = None,
+    time_s: float = 10.0,
+    calls: Mapping[str, str] | None = None,
+    progress: Progress = lambda tally, left_s: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Outcome:
+    """Put generated models to programs, and shrink what they get wrong.
+
+    Args:
+        minutes: until no new model is begun; a failure that was found is shrunk all the same.
+        models: different ones for each program, at most.
+        seed: of what is drawn; the same seed gives the same models.
+        levels: as `Trier` takes them.
+        is_sampled: whether seeded draws are asked for, too: wrong in a program whose random generator is another.
+        home: directory of the failures and of their database.
+        time_s: limit for one request.
+        calls: by its name, what a program is called on a command line.
+
+    Raises:
+        MissingDependency: Hypothesis is not installed.
+        InputError: a program cannot be given generated models; a failure cannot be saved.
+    """
+    home = home or default_home()
+    begun = clock()
+    deadline = begun + 60 * minutes
+    subjects = Subjects(ROUND + 50)
+    is_whole = True
+    with contextlib.ExitStack() as stack, blas_threads(1):
+        stack.enter_context(_hypothesis_in(home))
+        players = []
+        for impl in impls:
+            trier = stack.enter_context(Trier(impl, levels=levels, time_s=time_s))
+            players.append(
+                _Player(
+                    trier,
+                    subjects,
+                    home,
+                    called=(calls or {}).get(impl.name, impl.name),
+                    is_sampled=is_sampled,
+                    models=models,
+                    deadline=deadline,
+                    clock=clock,
+                )
+            )
+        try:
+            for player in players:
+                player.prepare()
+                player.replay()
+                progress(player.tally, deadline - clock())
+            for turn in _turns():
+                live = [player for player in players if not player.is_done]
+                if not live:
+                    break
+                for player in live:
+                    player.play(Random(f"{seed}/{turn}"))
+                    progress(player.tally, deadline - clock())
+        except KeyboardInterrupt:
+            is_whole = False
+            for player in players:
+                player.keep()
+    return Outcome(seed, tuple(player.tally for player in players), clock() - begun, is_whole)
+
+
+@contextlib.contextmanager
+def _hypothesis_in(home: Path) -> Iterator[None]:
+    """Have Hypothesis keep its own files here; else it leaves a directory where the harness is started.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    try:
+        from hypothesis.configuration import set_hypothesis_home_dir
+    except ImportError as error:
+        raise MissingDependency("Hypothesis", install="pip install 'llama-harness[fuzz]'") from error
+    set_hypothesis_home_dir(home / "hypothesis")
+    try:
+        yield
+    finally:
+        set_hypothesis_home_dir(None)
+
+
+def _turns() -> Iterator[int]:
+    turn = 0
+    while True:
+        yield turn
+        turn += 1
+
+
+class _Player:
+    """One program's part of a run."""
+
+    def __init__(
+        self,
+        trier: Trier,
+        subjects: Subjects,
+        home: Path,
+        *,
+        called: str,
+        is_sampled: bool,
+        models: int | None,
+        deadline: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._trier = trier
+        self._subjects = subjects
+        self._home = home
+        self._called = called
+        self._models = models
+        self._deadline = deadline
+        self._clock = clock
+        self._search = _Search(trier.impl, home / "database", is_sampled=is_sampled)
+        self._seen: set[int] = set()
+        self._focus: tuple[str, Kind] | None = None
+        self._smallest: tuple[Recipe, Asked] | None = None
+        self._after = 0
+        self.tally = Tally(trier.impl.name, trier.levels)
+
+    @property
+    def is_done(self) -> bool:
+        tally = self.tally
+        is_enough = self._models is not None and tally.n_models >= self._models
+        return bool(tally.skipped or tally.failures) or is_enough or self._clock() >= self._deadline
+
+    def prepare(self) -> None:
+        """Build it, so that this is not part of its time."""
+        try:
+            self._trier.impl.out()
+        except BuildFailed as error:
+            self.tally.skipped = f"{error.what}: {last_line(error.stderr_tail)}"
+        except MissingDependency as error:
+            self.tally.skipped = str(error)
+        else:
+            if not self._trier.levels:
+                self.tally.skipped = "claims no level that was asked for"
+
+    def replay(self) -> None:
+        """Try what it failed on before, first of all."""
+        if not self.tally.skipped:
+            self._hunt(lambda: self._search.replay(self._is_wrong_again))
+
+    def play(self, random: Random) -> None:
+        """Give it a round of new models."""
+        self._hunt(lambda: self._search.draw(self._is_wrong, random))
+
+    def keep(self) -> None:
+        """Save a failure whose shrinking was interrupted."""
+        if self._smallest is not None:
+            self._save(is_shrunk=False)
+
+    def _hunt(self, search: Callable[[], bool]) -> None:
+        begun = self._clock()
+        try:
+            is_shrunk = search()
+        finally:
+            self.tally.took_s += self._clock() - begun
+        if self._smallest is not None:
+            self._save(is_shrunk=is_shrunk)
+
+    def _save(self, *, is_shrunk: bool) -> None:
+        assert self._smallest is not None
+        recipe, wrong = self._smallest
+        self._smallest = None
+        subject = self._subjects.of(recipe)
+        failure = save(
+            recipe,
+            subject,
+            wrong,
+            self._trier,
+            self._home,
+            called=self._called,
+            after=self._after,
+            is_shrunk=is_shrunk,
+        )
+        self.tally.failures.append(failure)
+
+    # ---- what a search asks of each recipe
+
+    def _is_wrong(self, recipe: Recipe) -> bool:
+        """Give a new model to the program; or, once it has failed, a smaller one."""
+        if self._focus is not None:
+            return self._fails(recipe)
+        if self.is_done or hash(recipe) in self._seen:
+            return False
+        self._seen.add(hash(recipe))
+        if not self._subjects.of(recipe).has_margins:
+            self.tally.n_without_margins += 1
+            return False
+        self.tally.n_models += 1
+        self._after = self.tally.n_models
+        return self._fails(recipe)
+
+    def _is_wrong_again(self, recipe: Recipe) -> bool:
+        self.tally.n_replayed += self._focus is None
+        return self._fails(recipe)
+
+    def _fails(self, recipe: Recipe) -> bool:
+        subject = self._subjects.of(recipe)
+        if not subject.has_margins:
+            return False
+        done = self._trier.try_recipe(recipe, subject)
+        if self._focus is None:
+            self._count(done)
+        last = done[-1]
+        signature = (last.what, last.verdict.kind)
+        if not last.verdict.kind.is_failure or self._focus not in (None, signature):
+            return False
+        self._focus = signature
+        if self._smallest is None or _size(recipe) <= _size(self._smallest[0]):
+            self._smallest = (recipe, last)
+        return True
+
+    def _count(self, done: Sequence[Asked]) -> None:
+        for one in done:
+            self.tally.kinds.setdefault(one.what, Counter())[one.verdict.kind] += 1
+            self.tally.n_judged += one.verdict.n_judged
+
+
+def _size(recipe: Recipe) -> tuple[int, int, int]:
+    """What is to be small: the model, then what is asked of it."""
+    n_asked = len(recipe.prompt) + recipe.n_probe + sum(ask.n for ask in recipe.asks)
+    return (recipe.config.n_params, recipe.config.seq_len, n_asked)
+
+
+class _Search:
+    """Hypothesis, asked for recipes that fail; it saves them in its database, and makes them small."""
+
+    def __init__(self, impl: ProcessImplementation, database: Path, *, is_sampled: bool) -> None:
+        import hypothesis
+        from hypothesis.database import DirectoryBasedExampleDatabase
+
+        from harness.conformance.fuzz.strategy import REVISION, recipes, room_for
+
+        self._recipes = recipes(room_for(impl.manifest, is_sampled=is_sampled))
+        self._key = f"{REVISION}/{impl.name}".encode()
+        phase = hypothesis.Phase
+        common: dict[str, object] = {
+            "database": DirectoryBasedExampleDatabase(database),
+            "deadline": None,
+            "suppress_health_check": list(hypothesis.HealthCheck),
+        }
+        make = hypothesis.settings
+        self._replaying = make(
+            phases=(phase.reuse, phase.shrink),
+            max_examples=_MOST_REPLAYED,
+            **common,  # type: ignore[arg-type]
+        )
+        self._drawing = make(
+            phases=(phase.generate, phase.shrink),
+            max_examples=ROUND,
+            **common,  # type: ignore[arg-type]
+        )
+
+    def replay(self, is_wrong: Callable[[Recipe], bool]) -> bool:
+        """Try what the database holds; return whether a failure was shrunk to the end."""
+        return self._find(is_wrong, self._replaying, Random(0))
+
+    def draw(self, is_wrong: Callable[[Recipe], bool], random: Random) -> bool:
+        """Try a round of new recipes; return whether a failure was shrunk to the end."""
+        return self._find(is_wrong, self._drawing, random)
+
+    def _find(self, is_wrong: Callable[[Recipe], bool], how: settings, random: Random) -> bool:
+        from hypothesis import find
+        from hypothesis.errors import Flaky, NoSuchExample
+
+        try:
+            find(self._recipes, is_wrong, settings=how, random=random, database_key=self._key)
+        except (NoSuchExample, Flaky, SkipTest):
+            # Flaky: the same question was answered otherwise. SkipTest: the database holds nothing.
+            return False
+        return True

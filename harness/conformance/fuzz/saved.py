@@ -1,0 +1,178 @@
+"""A failure as a directory that stands for itself: checkpoint, tokenizer, what was asked, and the verdict.
+
+    model.bin, tokenizer.bin    what the program was given
+    failure.json                what was asked, and what came of it
+
+Nothing in it depends on how the model was drawn, so it can be tried again by any version, on any program.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pydantic
+
+from harness.conformance.fuzz.recipe import Ask, Recipe
+from harness.conformance.fuzz.trial import Asked, Subject, Trier, write
+from harness.errors import InputError
+from harness.models import ModelFiles, load
+from harness.results import Verdict
+
+__all__ = ["FILE_NAME", "Failure", "again", "save"]
+
+FILE_NAME = "failure.json"
+_SCHEMA = "harness-fuzz-failure/1"
+_MAX_BYTES = 1 << 20
+_Id = Annotated[int, pydantic.Field(ge=0, lt=2**31)]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a program got wrong.
+
+    Attributes:
+        level: TEXT, TOKENS or LOGITS.
+        verdict: on the shrunk model; its `reproduce` is a command line that shows it.
+        directory: where it is saved.
+        called: what the program is called on a command line.
+        checkpoint_bytes: size of the model's file.
+        after: models that the program was given before it failed first; 0: the database knew it.
+        is_shrunk: whether shrinking came to its end.
+    """
+
+    impl: str
+    level: str
+    verdict: Verdict
+    directory: Path
+    called: str
+    checkpoint_bytes: int
+    after: int
+    is_shrunk: bool
+
+    @property
+    def again(self) -> str:
+        """The command that judges it again."""
+        return f"harness fuzz {shlex.quote(self.called)} --again {shlex.quote(str(self.directory))}"
+
+
+class _Ask(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    n: Annotated[int, pydantic.Field(ge=1)]
+    temperature: Annotated[float, pydantic.Field(ge=0.0)]
+    topp: float
+    seed: int
+
+
+class _Document(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="ignore", strict=True)
+
+    schema_: str = pydantic.Field(alias="schema")
+    level: str
+    prompt: Annotated[list[_Id], pydantic.Field(min_length=1)]
+    asks: list[_Ask]
+    probe: Annotated[list[_Id], pydantic.Field(min_length=1)]
+
+
+def save(
+    recipe: Recipe,
+    subject: Subject,
+    wrong: Asked,
+    trier: Trier,
+    home: Path,
+    *,
+    called: str,
+    after: int,
+    is_shrunk: bool,
+) -> Failure:
+    """Save a failure under `home`, judged once more on the saved files.
+
+    Raises:
+        InputError: the directory cannot be written.
+    """
+    name = trier.impl.name
+    key = hashlib.sha256(repr((recipe, wrong.what)).encode()).hexdigest()[:8]
+    directory = home.absolute() / f"{name}-{wrong.verdict.kind.lower()}-{key}"
+    prompt = [1, *recipe.prompt]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        files = write(subject.model, directory, recipe.format, trier.impl.manifest.needs.tokenizer_layout)
+        found = trier.try_files(files, subject, prompt, recipe.asks)[-1]
+        # A program that answers otherwise each time keeps the verdict that it had.
+        verdict = (found if found.verdict.kind.is_failure else wrong).verdict
+        failure = Failure(
+            name, wrong.what, verdict, directory, called, files.checkpoint.stat().st_size, after, is_shrunk
+        )
+        document = {
+            "schema": _SCHEMA,
+            "impl": name,
+            "level": wrong.what,
+            "kind": verdict.kind,
+            "reason": verdict.reason,
+            "happened_again": found.verdict.kind is wrong.verdict.kind,
+            "again": failure.again,
+            "reproduce": verdict.reproduce,
+            "prompt": prompt,
+            "asks": [asdict(ask) for ask in recipe.asks],
+            "probe": subject.probe,
+            "model": {"checkpoint_bytes": failure.checkpoint_bytes, "format": recipe.format, **_shape(recipe)},
+        }
+        (directory / FILE_NAME).write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", path=directory) from error
+    return failure
+
+
+def _shape(recipe: Recipe) -> dict[str, object]:
+    config = recipe.config
+    names = ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "seq_len", "is_tied")
+    shape: dict[str, object] = {name: getattr(config, name) for name in names}
+    return {**shape, "group_size": recipe.group_size, "weights": asdict(recipe.weights)}
+
+
+def again(directory: Path, trier: Trier) -> Sequence[Asked]:
+    """Put a saved failure to a program once more, and return what comes of each question.
+
+    Raises:
+        InputError: the directory holds no failure.
+    """
+    path = directory / FILE_NAME
+    try:
+        raw = path.read_bytes()
+        if len(raw) > _MAX_BYTES:
+            raise InputError(
+                "is no saved failure", path=path, expected=f"at most {_MAX_BYTES} bytes", actual=len(raw)
+            )
+        document = _Document.model_validate_json(raw)
+    except OSError as error:
+        hint = "name a directory that harness fuzz saved"
+        raise InputError(f"cannot be read: {error.strerror}", path=path, hint=hint) from error
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(str(first["msg"]), path=path, where=f"key {where}" if where else None) from error
+    if document.schema_ != _SCHEMA:
+        raise InputError("is of another version", path=path, expected=_SCHEMA, actual=document.schema_)
+    model = load(directory / "model.bin", directory / "tokenizer.bin")
+    config = model.checkpoint.config
+    if max(*document.prompt, *document.probe) >= config.vocab_size or (
+        max(len(document.prompt), len(document.probe)) > config.seq_len
+    ):
+        raise InputError("has ids that its model cannot take", path=path)
+    files = ModelFiles(
+        model.name, directory / "model.bin", directory / "tokenizer.bin", "", "", model.checkpoint.format, False
+    )
+    if files.format not in trier.impl.manifest.formats:
+        reads = ", ".join(trier.impl.manifest.formats)
+        raise InputError(
+            f"is {files.format}", path=files.checkpoint, expected=f"what {trier.impl.name} reads: {reads}"
+        )
+    subject = Subject(model, document.probe)
+    asks = [Ask(ask.n, ask.temperature, ask.topp, ask.seed) for ask in document.asks]
+    return trier.try_files(files, subject, document.prompt, asks)

@@ -1,0 +1,325 @@
+"""One recipe put to one implementation, at every level that it claims, and judged as golden cases are.
+
+What is exact beyond doubt is seen at once: the tokens are the reference's own choices in one teacher-forced pass, the
+logits lie within the noise of a single honest program. Everything else goes to the judges of golden cases, with the
+whole ensemble behind them; nothing here holds a tolerance of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from harness import checkpoint as checkpoints
+from harness import tokenizer as tokenizers
+from harness.adapters.implementation import ProcessImplementation
+from harness.adapters.manifest import names_in
+from harness.adapters.process import Limits
+from harness.adapters.protocol import Session
+from harness.conformance.case import Case, ModelRef, Provenance
+from harness.conformance.claim import Claim, plain_verdict
+from harness.conformance.fuzz.recipe import Ask, Recipe, build, has_margins, probe_ids, vocabulary
+from harness.conformance.judge import Judge
+from harness.conformance.judge_ids import IdClaim, IdJudge
+from harness.conformance.levels import LEVELS
+from harness.conformance.reference import Reference
+from harness.conformance.verify import unsupported
+from harness.engine import Engine, generate
+from harness.engine.honest import ensemble, moved_embedding
+from harness.engine.ops import LIBRARY
+from harness.engine.sampler import Xorshift, sample
+from harness.errors import ImplementationError, Unsupported
+from harness.judging.logits import fit
+from harness.models import Model, ModelFiles, older_layout
+from harness.results import Kind, Observation, Verdict
+
+__all__ = ["Asked", "Subject", "Subjects", "Trier", "golden", "write"]
+
+Array = npt.NDArray[Any]
+
+SUITE = "fuzz"
+BOS = 1
+_MEMBERS = 12  # more honest programs: with two numbers in a row, four may all round as the exact one does
+_VERSIONS = {"llama2c-v0": 0, "llama2c-v1": 1, "llama2c-v2": 2}
+_RIGHT = Verdict(case="", suite=SUITE, tags=(), impl="", model=SUITE, kind=Kind.EXACT)
+
+
+class _Reference(Reference):
+    """A reference with more members: a floor from few numbers is a matter of luck."""
+
+    @cached_property
+    def ensemble(self) -> list[Engine]:
+        tensors = self.model.checkpoint.tensors
+        more = (replace(LIBRARY, embed=moved_embedding(seed)) for seed in range(3, 3 + _MEMBERS))
+        return [
+            *ensemble(self.config, tensors, is_int8=self.is_int8),
+            *(Engine(self.config, tensors, ops=ops) for ops in more),
+        ]
+
+
+class Subject:
+    """A model as the judge sees it, with what is computed of it once for all programs.
+
+    Attributes:
+        probe: the ids whose logits are asked for.
+        rows: (len(probe), vocab_size) the reference's logits along them.
+        other: the same by an honest program of the model's own arithmetic.
+    """
+
+    def __init__(self, model: Model, probe: Sequence[int]) -> None:
+        self.model = model
+        self.reference: Reference = _Reference(model)
+        self.probe = list(probe)
+        self.rows: Array = self.reference.exact.logits(self.probe)
+        tensors = model.checkpoint.tensors
+        self.other: Array = Engine(self.reference.config, tensors).logits(self.probe)
+        self._chosen: dict[tuple[tuple[int, ...], tuple[int, ...], Ask], bool] = {}
+        self._goldens: dict[tuple[tuple[int, ...], Ask], Case] = {}
+
+    @property
+    def has_margins(self) -> bool:
+        return has_margins(self.rows, self.other)
+
+    def chooses(self, prompt: Sequence[int], generated: Sequence[int], ask: Ask) -> bool:
+        """Whether the reference itself would choose each of these tokens after those before it."""
+        key = (tuple(prompt), tuple(generated), ask)
+        if key not in self._chosen:
+            rows = self.reference.exact.logits([*prompt, *generated[:-1]], first=len(prompt) - 1)
+            rng = Xorshift.from_argument(ask.seed)
+            argmax, config = self.reference.exact.ops.argmax, self.reference.config
+            self._chosen[key] = all(
+                token
+                == (
+                    argmax(config, row)
+                    if ask.temperature == 0
+                    else sample(row, temperature=ask.temperature, topp=ask.topp, coin=rng.coin())
+                )
+                for token, row in zip(generated, rows, strict=True)
+            )
+        return self._chosen[key]
+
+    def is_surely_near(self, rows: Array) -> bool:
+        """Whether logits along the probe are right by the noise of one honest program; all have more."""
+        noise = np.abs(self.other.astype(np.float64) - self.rows).max(axis=1)
+        return fit(self.rows.astype(np.float64), rows, noise).is_within(noise)
+
+    def golden(self, prompt: Sequence[int], ask: Ask) -> Case:
+        """The ask as a golden case, answered by the reference."""
+        key = (tuple(prompt), ask)
+        if key not in self._goldens:
+            self._goldens[key] = golden(self.reference, prompt, ask)
+        return self._goldens[key]
+
+
+class Subjects:
+    """Models by recipe; the latest are kept, since several programs are given the same."""
+
+    def __init__(self, keep: int = 256) -> None:
+        self._keep = keep
+        self._known: OrderedDict[Recipe, Subject] = OrderedDict()
+
+    def of(self, recipe: Recipe) -> Subject:
+        key = replace(recipe, format="")
+        if key not in self._known:
+            model = Model(build(recipe), vocabulary(recipe.config.vocab_size), SUITE)
+            self._known[key] = Subject(model, probe_ids(recipe))
+        self._known.move_to_end(key)
+        while len(self._known) > self._keep:
+            self._known.popitem(last=False)
+        return self._known[key]
+
+
+def golden(reference: Reference, prompt: Sequence[int], ask: Ask) -> Case:
+    """Make a golden case of an ask, answered by the reference.
+
+    Args:
+        prompt: its ids, BOS first.
+    """
+    tokenizer, n_prompt = reference.model.tokenizer, len(prompt)
+    steps = min(n_prompt - 1 + ask.n, reference.config.seq_len)
+    ids = list(
+        generate(reference.exact, prompt, steps=steps, temperature=ask.temperature, topp=ask.topp, seed=ask.seed)
+    )
+    return Case(
+        name="sampled" if ask.temperature else "greedy",
+        suite=SUITE,
+        tags=(),
+        why="a generated model",
+        model=ModelRef(SUITE, "", "", ""),
+        mode="generate",
+        prompt=tokenizer.decode(list(prompt)),
+        steps=steps,
+        temperature=ask.temperature,
+        topp=ask.topp,
+        seed=ask.seed,
+        system=None,
+        stdin=b"",
+        prompt_ids=tuple(prompt),
+        ids=tuple(ids),
+        stdout=tokenizer.print_text([prompt[0], *ids]) + b"\n",
+        ends="bos" if len(ids) >= n_prompt and ids[-1] == tokenizer.bos_id else "steps",
+        margins=(),
+        provenance=Provenance("float64 reference"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of one question.
+
+    Attributes:
+        what: "TEXT", "TOKENS" or "LOGITS".
+        ask: the continuation that was asked for; None for logits.
+    """
+
+    what: str
+    ask: Ask | None
+    verdict: Verdict
+
+
+class Trier:
+    """Puts models to one implementation: through one session of the line protocol, or else a process for each ask.
+
+    Args:
+        levels: those to judge at, of the ones that the manifest claims; the line protocol's unless given, which leave
+            nothing to guess, or TEXT where there are none.
+        time_s: limit for one request, or one run.
+    """
+
+    def __init__(self, impl: ProcessImplementation, *, levels: Sequence[str] = (), time_s: float = 10.0) -> None:
+        self.impl = impl
+        self._limits = Limits(time_s=time_s)
+        self._stack = contextlib.ExitStack()
+        self._home = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-fuzz-")))
+        self._session: Session | None = None
+        manifest = impl.manifest
+        claimed = [level for level in LEVELS if level in manifest.levels]
+        richest = [level for level in claimed if level != "TEXT" and manifest.protocol] or claimed
+        self.levels = tuple(level for level in claimed if level in (levels or richest))
+        # A program whose command names the model, or that needs another container, is started for each.
+        self._is_told = not (names_in(manifest.protocol) & {"model", "model_dir"} or manifest.prepare)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def try_recipe(self, recipe: Recipe, subject: Subject) -> list[Asked]:
+        """Ask about the model of a recipe."""
+        files = write(subject.model, self._home, recipe.format, self.impl.manifest.needs.tokenizer_layout)
+        prompt = [1, *recipe.prompt]
+        return self.try_files(files, subject, prompt, recipe.asks)
+
+    def try_files(
+        self, files: ModelFiles, subject: Subject, prompt: Sequence[int], asks: Sequence[Ask]
+    ) -> list[Asked]:
+        """Ask about a model in files, until something is wrong."""
+        by_text = (self._by_text(files, subject, prompt, ask) for ask in asks if "TEXT" in self.levels)
+        by_lines = self._by_lines(files, subject, prompt, asks) if set(self.levels) - {"TEXT"} else ()
+        done = []
+        for one in itertools.chain(by_lines, by_text):
+            done.append(one)
+            if one.verdict.kind.is_failure:
+                break
+        return done
+
+    # ---- a process for each ask
+
+    def _by_text(self, files: ModelFiles, subject: Subject, prompt: Sequence[int], ask: Ask) -> Asked:
+        case = subject.golden(prompt, ask)
+        if reason := unsupported(case, self.impl.manifest):
+            return Asked("TEXT", ask, plain_verdict(case, self.impl.name, Kind.UNSUPPORTED, reason))
+        request = case.request(files)
+        seen = self.impl.run(request, self._limits)
+        return Asked("TEXT", ask, Judge(self.impl, subject.reference).verdict(Claim(case, seen, request)))
+
+    # ---- the line protocol
+
+    def _by_lines(
+        self, files: ModelFiles, subject: Subject, prompt: Sequence[int], asks: Sequence[Ask]
+    ) -> Iterator[Asked]:
+        config = subject.reference.config
+        shape = (config.vocab_size, config.seq_len)
+        with self._opened(files, shape) as session:
+            if "TOKENS" in self.levels:
+                for ask in asks:
+                    yield Asked("TOKENS", ask, self._tokens(session, files, subject, prompt, ask))
+            if "LOGITS" in self.levels:
+                yield Asked("LOGITS", None, self._logits(session, files, subject))
+
+    @contextlib.contextmanager
+    def _opened(self, files: ModelFiles, shape: tuple[int, int]) -> Iterator[Session]:
+        """The one session, about these files; or one of their own."""
+        opened = self.impl.session(files.checkpoint, files.tokenizer, limits=self._limits, shape=shape)
+        if not self._is_told:
+            with opened as session:
+                yield session
+            return
+        if self._session is None:
+            self._session = self._stack.enter_context(opened)
+        else:
+            self._session.about(files.checkpoint, files.tokenizer, shape)
+        yield self._session
+
+    def _tokens(
+        self, session: Session, files: ModelFiles, subject: Subject, prompt: Sequence[int], ask: Ask
+    ) -> Verdict:
+        """Ask for ids of the prompt and of its continuation; judge both."""
+        text = subject.model.tokenizer.decode(list(prompt))
+        encoded: list[int] | None = None
+        generated: list[int] = []
+        failure: ImplementationError | None = None
+        asked = ""
+        try:
+            with contextlib.suppress(Unsupported):
+                encoded = session.encode(text)
+            if encoded not in (None, list(prompt)):
+                asked = session.reproduce
+            generated = session.generate(prompt, ask.n, temperature=ask.temperature, topp=ask.topp, seed=ask.seed)
+        except ImplementationError as error:
+            failure = error
+        config = subject.reference.config
+        is_whole = len(generated) == min(ask.n, config.seq_len - len(prompt) + 1) or generated[-1:] == [BOS]
+        is_honest = failure is None and encoded in (None, list(prompt)) and is_whole and BOS not in generated[:-1]
+        if is_honest and subject.chooses(prompt, generated, ask):
+            return replace(_RIGHT, impl=self.impl.name, n_judged=len(generated))
+        case = subject.golden(prompt, ask)
+        seen = Observation((), "", b"", stderr_tail=session.stderr_tail, exit_code=None, failure=failure)
+        claim = IdClaim(case, seen, case.request(files), encoded=encoded, generated=generated)
+        claim.asked = asked or session.reproduce
+        return IdJudge(self.impl, subject.reference).verdict(claim)
+
+    def _logits(self, session: Session, files: ModelFiles, subject: Subject) -> Verdict:
+        """Ask for the logits along the probe; judge them."""
+        rows: npt.NDArray[np.float32] | ImplementationError
+        try:
+            rows = session.logits(subject.probe)
+        except ImplementationError as error:
+            rows = error
+        if isinstance(rows, np.ndarray) and subject.is_surely_near(rows):
+            return replace(_RIGHT, impl=self.impl.name, n_judged=len(rows))
+        case = subject.golden(subject.probe[:1], Ask(1))
+        seen = Observation((), "", b"", stderr_tail=session.stderr_tail, exit_code=None)
+        claim = IdClaim(case, seen, case.request(files), fed=subject.probe, logits=rows)
+        claim.asked_logits = session.reproduce
+        return IdJudge(self.impl, subject.reference).logits_verdict(claim)
+
+
+def write(model: Model, directory: Path, format: str, layout: str | None = None) -> ModelFiles:
+    """Write a model as a program reads it: `model.bin` and `tokenizer.bin`, in place of any that are there."""
+    files = (directory / "model.bin", directory / "tokenizer.bin")
+    checkpoint, words = model.checkpoint, older_layout(model.tokenizer, layout or "today")
+    checkpoints.write(checkpoint, files[0], version=_VERSIONS[format], group_size=checkpoint.group_size)
+    tokenizers.write(words, files[1], words.layout)
+    return ModelFiles(SUITE, *files, "", "", format, False)
