@@ -64,6 +64,7 @@ const Cache = struct {
 /// Everything one sequence needs besides the weights.
 pub const State = struct {
     model: *const checkpoint.Model,
+    order: kernels.Order,
     pool: *Pool,
     cache: Cache,
     x: []f32, // (dim) residual stream
@@ -89,6 +90,7 @@ pub const State = struct {
         const cache: Cache = .init(c, n_positions);
         const state: State = .{
             .model = model,
+            .order = if (model.group == null) .any else .strict,
             .pool = pool,
             .cache = cache,
             .x = memory.allocate(f32, c.dim),
@@ -130,7 +132,7 @@ pub const State = struct {
         copyRow(s.x, s.model.tok_embedding, token);
 
         for (s.model.layers, 0..) |*layer, l| {
-            kernels.rmsnorm(s.normed, s.x, layer.attn_norm);
+            kernels.rmsnorm(s.normed, s.x, layer.attn_norm, s.order);
             s.multiply(s.normed, &.{ .of(s.q, &layer.wq), .of(s.k, &layer.wk), .of(s.v, &layer.wv) });
             kernels.rotate(s.q, s.cosines, s.sines);
             kernels.rotate(s.k, s.cosines, s.sines);
@@ -139,15 +141,15 @@ pub const State = struct {
             s.multiply(s.normed, &.{.of(s.delta, &layer.wo)});
             kernels.add(s.x, s.delta);
 
-            kernels.rmsnorm(s.normed, s.x, layer.ffn_norm);
+            kernels.rmsnorm(s.normed, s.x, layer.ffn_norm, s.order);
             s.multiply(s.normed, &.{ .of(s.gate, &layer.w_gate), .of(s.up, &layer.w_up) });
-            kernels.swiglu(s.gate, s.up);
+            kernels.swiglu(s.gate, s.up, s.order);
             s.multiply(s.gate, &.{.of(s.delta, &layer.w_down)});
             kernels.add(s.x, s.delta);
         }
 
         assert(s.x.len == c.dim);
-        kernels.rmsnorm(s.x, s.x, s.model.final_norm);
+        kernels.rmsnorm(s.x, s.x, s.model.final_norm, s.order);
         s.multiply(s.x, &.{.of(s.logits, &s.model.lm_head)});
         return s.logits;
     }
@@ -216,7 +218,7 @@ pub const State = struct {
         const kv_head = head / (c.n_heads / c.n_kv_heads);
         const scores = s.scores[head * s.cache.capacity ..][0..s.cache.capacity];
         score(scores, s.q[head * head_dim ..][0..head_dim], s.cache.keysOf(layer, kv_head), pos + 1);
-        kernels.softmax(scores[0 .. pos + 1]);
+        kernels.softmax(scores[0 .. pos + 1], s.order);
         const out = s.normed[head * head_dim ..][0..head_dim];
         mix(out, scores[0 .. pos + 1], s.cache.valuesOf(layer, kv_head), s.cache.head_width);
     }
@@ -225,22 +227,27 @@ pub const State = struct {
 /// scores[t] = q . key t / sqrt(head_dim), a vector of positions at a time, each sum strict. After n_positions the last
 /// vector scores what the cache was made with: zeros, which nobody reads.
 fn score(scores: []f32, q: []const f32, keys: []const f32, n_positions: usize) void {
-    const root: Floats = @splat(@sqrt(@as(f32, @floatFromInt(q.len))));
+    const wide = 4; // vectors side by side: their sums fill each other's waits
     var t: usize = 0;
-    while (t < n_positions) : (t += lanes) {
-        const block = keys[t * q.len ..][0 .. lanes * q.len];
-        var sum: Floats = @splat(0);
-        for (q, 0..) |element, i| {
-            const key: Floats = block[i * lanes ..][0..lanes].*;
-            sum += @as(Floats, @splat(element)) * key;
+    while (t + (wide - 1) * lanes < n_positions) : (t += wide * lanes) scoreBlocks(wide, scores[t..], q, keys[t * q.len ..]);
+    while (t < n_positions) : (t += lanes) scoreBlocks(1, scores[t..], q, keys[t * q.len ..]);
+}
+
+inline fn scoreBlocks(comptime n: comptime_int, scores: []f32, q: []const f32, keys: []const f32) void {
+    const root: Floats = @splat(@sqrt(@as(f32, @floatFromInt(q.len))));
+    var sums: [n]Floats = @splat(@splat(0));
+    for (q, 0..) |element, i| {
+        inline for (&sums, 0..) |*sum, block| {
+            const key: Floats = keys[(block * q.len + i) * lanes ..][0..lanes].*;
+            sum.* += @as(Floats, @splat(element)) * key;
         }
-        scores[t..][0..lanes].* = sum / root;
     }
+    inline for (sums, 0..) |sum, block| scores[block * lanes ..][0..lanes].* = sum / root;
 }
 
 /// out = the sum of the values, each times its weight, strict in the order of positions.
 fn mix(out: []f32, weights: []const f32, values: []const f32, head_width: usize) void {
-    const wide = 4; // vectors side by side: their sums fill each other's waits
+    const wide = 4;
     var i: usize = 0;
     while (i < head_width) {
         if (head_width - i >= wide * lanes) {

@@ -1,9 +1,10 @@
 //! Arithmetic on vectors and matrices.
 //!
 //! The order of a sum is part of its result, and int8 text changes with the last bit of a logit. So there are two kinds
-//! of sums here. Those of float32 matrices are shared out among the lanes of a vector. All others are strict: from
-//! left to right in float32, product and addition rounded separately, with the C library's own functions; int8
-//! products are reordered only inside the integer sum of a group, which is exact in any order.
+//! of arithmetic here. Where the weights are float32, the sums of matrix rows, of squares and of softmax are shared out
+//! among the lanes of a vector, and exponentials are our own. Where they are int8, everything is strict: from left to
+//! right in float32, product and addition rounded separately, with the C library's own functions; int8 products are
+//! reordered only inside the integer sum of a group, which is exact in any order. One lane makes float32 strict as well.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -13,9 +14,16 @@ const Matrix = @import("checkpoint.zig").Matrix;
 
 extern "c" fn expf(x: f32) f32;
 
-/// Width of the vectors in float32 or int32 elements. A root file that declares it decides it.
-pub const lanes: comptime_int = if (@hasDecl(root, "lanes")) root.lanes else std.simd.suggestVectorLength(f32) orelse 4;
+/// Width of the vectors in float32 or int32 elements. A root file that declares it decides it. The widest there are:
+/// compilers prefer half of AVX-512 for loops that they make vectors of themselves.
+pub const lanes: comptime_int = if (@hasDecl(root, "lanes"))
+    root.lanes
+else if (cpu.has(.x86, .avx512f))
+    16
+else
+    std.simd.suggestVectorLength(f32) orelse 4;
 pub const Floats = @Vector(lanes, f32);
+const Bits = @Vector(lanes, i32);
 
 comptime {
     assert(lanes == 1 or lanes == 4 or lanes == 8 or lanes == 16);
@@ -27,18 +35,28 @@ const has_fma = cpu.has(.x86, .fma) or cpu.arch.isAARCH64();
 const has_dot_bytes = lanes > 1 and (has_wide_encoding or cpu.has(.x86, .avxvnni));
 const has_wide_encoding = cpu.has(.x86, .avx512vnni) and cpu.has(.x86, .avx512vl);
 
-// ---- Strict float32
+/// How sums of float32 are taken, and whose exponentials are.
+pub const Order = enum { strict, any };
 
-pub fn rmsnorm(out: []f32, x: []const f32, weight: []const f32) void {
+// ---- Float32
+
+/// out may be x.
+pub fn rmsnorm(out: []f32, x: []const f32, weight: []const f32, order: Order) void {
     assert(out.len == x.len and weight.len == x.len);
     var sum: f32 = 0;
-    for (x) |value| sum += value * value;
+    switch (order) {
+        .strict => for (x) |value| {
+            sum += value * value;
+        },
+        .any => sum = dotFloats(1, x.ptr, x)[0],
+    }
     const mean = sum / @as(f32, @floatFromInt(x.len));
     const scale = 1.0 / @sqrt(mean + 1e-5);
     for (out, x, weight) |*result, value, w| result.* = w * (scale * value);
 }
 
-pub fn softmax(x: []f32) void {
+pub fn softmax(x: []f32, order: Order) void {
+    if (order == .any and lanes > 1) return softmaxByVector(x);
     var largest = x[0];
     for (x[1..]) |value| {
         if (value > largest) largest = value;
@@ -51,11 +69,80 @@ pub fn softmax(x: []f32) void {
     for (x) |*value| value.* /= sum;
 }
 
+fn softmaxByVector(x: []f32) void {
+    var most: Floats = @splat(x[0]);
+    var i: usize = 0;
+    while (i < x.len) : (i += lanes) {
+        const some = loadPart(x[i..], x[0]);
+        most = @select(f32, some > most, some, most);
+    }
+    const largest: Floats = @splat(@reduce(.Max, most));
+    var sums: Floats = @splat(0);
+    i = 0;
+    while (i < x.len) : (i += lanes) {
+        const powers = exponential(loadPart(x[i..], -std.math.inf(f32)) - largest);
+        storePart(x[i..], powers);
+        sums += if (x.len - i >= lanes) powers else loadPart(x[i..], 0);
+    }
+    const sum: Floats = @splat(sumLanes(lanes, sums));
+    i = 0;
+    while (i < x.len) : (i += lanes) storePart(x[i..], loadPart(x[i..], 0) / sum);
+}
+
 /// gate becomes silu(gate) * up.
-pub fn swiglu(gate: []f32, up: []const f32) void {
+pub fn swiglu(gate: []f32, up: []const f32, order: Order) void {
+    assert(gate.len == up.len);
+    if (order == .any and lanes > 1) {
+        const one: Floats = @splat(1);
+        var i: usize = 0;
+        while (i < gate.len) : (i += lanes) {
+            const values = loadPart(gate[i..], 0);
+            storePart(gate[i..], values / (one + exponential(-values)) * loadPart(up[i..], 0));
+        }
+        return;
+    }
     for (gate, up) |*value, factor| {
         const silu = value.* * (1.0 / (1.0 + expf(-value.*)));
         value.* = silu * factor;
+    }
+}
+
+/// Within 2 units of the last place of exp(x). Below -87, and above 88, the value of those.
+fn exponential(x: Floats) Floats {
+    const lowest: Floats = @splat(-87);
+    const highest: Floats = @splat(88);
+    var bounded = @select(f32, x < lowest, lowest, x); // NaN stays
+    bounded = @select(f32, bounded > highest, highest, bounded);
+    // exp(x) = 2^n exp(r), |r| <= ln(2) / 2. Adding 1.5 * 2^23 rounds to an integer, which the low bits then are. ln 2
+    // comes in two parts, of which the first has so few bits that n times it is exact.
+    const rounder: Floats = @splat(0x1.8p23);
+    const shifted = bounded * @as(Floats, @splat(0x1.715476p0)) + rounder;
+    const n = shifted - rounder;
+    const r = bounded - n * @as(Floats, @splat(0x1.62e4p-1)) - n * @as(Floats, @splat(0x1.7f7d1cp-20));
+    // (exp(r) - 1 - r) / r^2, fitted so that the largest relative error of exp(r) is 3e-9.
+    var series: Floats = @splat(0x1.6a1a7p-10);
+    inline for (.{ 0x1.123fc6p-7, 0x1.555916p-5, 0x1.55548ap-3, 0x1.fffffcp-2 }) |coefficient| {
+        series = multiplyAdd(series, r, @splat(coefficient));
+    }
+    const power = multiplyAdd(series * r, r, r) + @as(Floats, @splat(1));
+    const exponent = @as(Bits, @bitCast(shifted)) << @as(@Vector(lanes, u5), @splat(23)); // n goes to where it is
+    return @bitCast(@as(Bits, @bitCast(power)) +% exponent);
+}
+
+/// The first lanes of x; if it is shorter, with `rest` behind it.
+inline fn loadPart(x: []const f32, rest: f32) Floats {
+    if (x.len >= lanes) return x[0..lanes].*;
+    var values: [lanes]f32 = @splat(rest);
+    @memcpy(values[0..x.len], x);
+    return values;
+}
+
+inline fn storePart(x: []f32, values: Floats) void {
+    if (x.len >= lanes) {
+        x[0..lanes].* = values;
+    } else {
+        const all: [lanes]f32 = values;
+        @memcpy(x, all[0..x.len]);
     }
 }
 
@@ -149,8 +236,9 @@ fn dotFloats(comptime n_rows: comptime_int, rows: [*]const f32, x: []const f32) 
             const at = j + chain * lanes;
             const factor: Floats = x[at..][0..lanes].*;
             inline for (0..n_rows) |r| {
-                const weights: Floats = rows[r * x.len + at ..][0..lanes].*;
-                sums[r][chain] = multiplyAdd(weights, factor, sums[r][chain]);
+                const weights = rows + r * x.len + at;
+                prefetch(weights);
+                sums[r][chain] = multiplyAdd(weights[0..lanes].*, factor, sums[r][chain]);
             }
         }
     }
@@ -170,6 +258,13 @@ fn dotFloats(comptime n_rows: comptime_int, rows: [*]const f32, x: []const f32) 
     }
     assert(j == x.len);
     return totals;
+}
+
+/// Processors fetch ahead by themselves, but stop where a page ends; and the rows of a block follow one another in memory,
+/// so this far ahead is what comes next. May point anywhere: nothing is read if there is nothing.
+inline fn prefetch(weights: anytype) void {
+    const address = @intFromPtr(weights) +% 8192;
+    @prefetch(@as([*]allowzero const u8, @ptrFromInt(address)), .{ .locality = 2 });
 }
 
 inline fn multiplyAdd(a: Floats, b: Floats, c: Floats) Floats {
@@ -257,8 +352,6 @@ inline fn dotCodesByVector(
     return totals;
 }
 
-const prefetch_bytes = 4096; // ahead, also of the end of a row: there the next one begins
-
 /// The sums of products of `code_lanes` groups, each of `steps` vectors of bytes.
 inline fn sumGroups(weights: [*]const i8, codes: [*]const i8, code_sums: Ints, steps: usize) Ints {
     var partial: [code_lanes]Ints = undefined;
@@ -266,7 +359,7 @@ inline fn sumGroups(weights: [*]const i8, codes: [*]const i8, code_sums: Ints, s
         var sum: Ints = @splat(0);
         for (0..steps) |step| {
             const at = (g * steps + step) * step_bytes;
-            if (at % 64 == 0) @prefetch(weights + at + prefetch_bytes, .{});
+            if (at % 64 == 0) prefetch(weights + at);
             sum = dotBytes(sum, weights[at..][0..step_bytes], codes[at..][0..step_bytes]);
         }
         partial[g] = sum;

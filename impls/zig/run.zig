@@ -56,7 +56,7 @@ pub const Sampler = struct {
     pub fn sample(sampler: *Sampler, logits: []f32) u32 {
         if (sampler.temperature == 0) return argmax(logits);
         for (logits) |*logit| logit.* /= sampler.temperature;
-        kernels.softmax(logits);
+        kernels.softmax(logits, .strict);
         const coin = sampler.draw();
         if (sampler.topp <= 0 or sampler.topp >= 1) return sampleAll(logits, coin);
         return sampler.sampleNucleus(logits, coin);
@@ -105,11 +105,20 @@ pub const Sampler = struct {
     }
 };
 
-/// The first of the largest.
+/// The first of the largest. Few stretches hold a larger one, and to see that they do not takes no order.
 fn argmax(x: []const f32) u32 {
+    const stretch = 64;
     var best: usize = 0;
-    for (x, 0..) |value, i| {
-        if (value > x[best]) best = i;
+    var start: usize = 0;
+    while (start < x.len) : (start += stretch) {
+        const some = x[start..@min(start + stretch, x.len)];
+        const largest = x[best];
+        var n_larger: u32 = 0;
+        for (some) |value| n_larger += @intFromBool(value > largest);
+        if (n_larger == 0) continue;
+        for (some, start..) |value, i| {
+            if (value > x[best]) best = i;
+        }
     }
     return @intCast(best);
 }
