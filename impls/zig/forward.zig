@@ -9,6 +9,7 @@ const Config = checkpoint.Config;
 const Floats = kernels.Floats;
 const Matrix = checkpoint.Matrix;
 const Pool = @import("pool.zig").Pool;
+const trace = @import("trace.zig");
 const lanes = kernels.lanes;
 
 extern "c" fn powf(x: f32, y: f32) f32;
@@ -76,6 +77,7 @@ pub const State = struct {
     gate: []f32, // (hidden_dim)
     up: []f32, // (hidden_dim)
     scores: []f32, // (n_heads, capacity)
+    raw_scores: []f32, // (n_heads, positions so far) before the softmax; empty without a trace
     frequencies: []f32, // (head_dim / 2)
     cosines: []f32, // (head_dim / 2) at the current position
     sines: []f32, // (head_dim / 2)
@@ -102,6 +104,7 @@ pub const State = struct {
             .gate = memory.allocate(f32, c.hidden_dim),
             .up = memory.allocate(f32, c.hidden_dim),
             .scores = memory.allocate(f32, memory.product(&.{ c.n_heads, cache.capacity })),
+            .raw_scores = memory.allocate(f32, if (trace.isAsked()) memory.product(&.{ c.n_heads, cache.capacity }) else 0),
             .frequencies = memory.allocate(f32, half),
             .cosines = memory.allocate(f32, half),
             .sines = memory.allocate(f32, half),
@@ -130,27 +133,46 @@ pub const State = struct {
             sine.* = sinf(angle);
         }
         copyRow(s.x, s.model.tok_embedding, token);
+        trace.record("token", null, pos, &.{@floatFromInt(token)});
+        trace.record("embedding", null, pos, s.x);
 
         for (s.model.layers, 0..) |*layer, l| {
             kernels.rmsnorm(s.normed, s.x, layer.attn_norm, s.order);
+            trace.record("attn_norm", l, pos, s.normed);
             s.multiply(s.normed, &.{ .of(s.q, &layer.wq), .of(s.k, &layer.wk), .of(s.v, &layer.wv) });
+            trace.record("q_raw", l, pos, s.q);
+            trace.record("k_raw", l, pos, s.k);
+            trace.record("v", l, pos, s.v);
             kernels.rotate(s.q, s.cosines, s.sines);
             kernels.rotate(s.k, s.cosines, s.sines);
+            trace.record("q", l, pos, s.q);
+            trace.record("k", l, pos, s.k);
             s.cache.append(l, pos, s.k, s.v);
             s.attend(l, pos);
+            trace.record("attn_mix", l, pos, s.normed);
             s.multiply(s.normed, &.{.of(s.delta, &layer.wo)});
+            trace.record("attn_out", l, pos, s.delta);
             kernels.add(s.x, s.delta);
+            trace.record("attn_residual", l, pos, s.x);
 
             kernels.rmsnorm(s.normed, s.x, layer.ffn_norm, s.order);
+            trace.record("ffn_norm", l, pos, s.normed);
             s.multiply(s.normed, &.{ .of(s.gate, &layer.w_gate), .of(s.up, &layer.w_up) });
+            trace.record("gate", l, pos, s.gate);
+            trace.record("up", l, pos, s.up);
             kernels.swiglu(s.gate, s.up, s.order);
+            trace.record("ffn_mix", l, pos, s.gate);
             s.multiply(s.gate, &.{.of(s.delta, &layer.w_down)});
+            trace.record("ffn_out", l, pos, s.delta);
             kernels.add(s.x, s.delta);
+            trace.record("ffn_residual", l, pos, s.x);
         }
 
         assert(s.x.len == c.dim);
         kernels.rmsnorm(s.x, s.x, s.model.final_norm, s.order);
+        trace.record("final_norm", null, pos, s.x);
         s.multiply(s.x, &.{.of(s.logits, &s.model.lm_head)});
+        trace.record("logits", null, pos, s.logits);
         return s.logits;
     }
 
@@ -210,6 +232,7 @@ pub const State = struct {
             .n_items = s.model.config.n_heads,
             .multiplications = 2 * s.model.config.dim * (pos + 1),
         });
+        trace.record("scores", layer, pos, s.raw_scores[0 .. s.model.config.n_heads * (pos + 1)]);
     }
 
     fn attendHead(s: *const State, layer: usize, head: usize, pos: usize) void {
@@ -218,6 +241,7 @@ pub const State = struct {
         const kv_head = head / (c.n_heads / c.n_kv_heads);
         const scores = s.scores[head * s.cache.capacity ..][0..s.cache.capacity];
         score(scores, s.q[head * head_dim ..][0..head_dim], s.cache.keysOf(layer, kv_head), pos + 1);
+        if (trace.isAsked()) @memcpy(s.raw_scores[head * (pos + 1) ..][0 .. pos + 1], scores[0 .. pos + 1]);
         kernels.softmax(scores[0 .. pos + 1], s.order);
         const out = s.normed[head * head_dim ..][0..head_dim];
         mix(out, scores[0 .. pos + 1], s.cache.valuesOf(layer, kv_head), s.cache.head_width);

@@ -20,6 +20,7 @@ const os = @import("system.zig");
 const pool_module = @import("pool.zig");
 const State = @import("forward.zig").State;
 const Tokenizer = @import("tokenizer.zig").Tokenizer;
+const trace = @import("trace.zig");
 
 comptime {
     const version = builtin.zig_version;
@@ -307,6 +308,7 @@ fn exitWithUsage() noreturn {
 }
 
 pub fn main(init: std.process.Init.Minimal) u8 {
+    trace.open();
     const args = init.args.vector;
     if (args.len >= 2 and std.mem.eql(u8, std.mem.span(args[1]), "--lines")) {
         var pool: pool_module.Pool = .{ .n_threads = if (args.len > 2) @intCast(Options.threadsOf(args[2])) else 1 };
