@@ -90,6 +90,7 @@ pub const State = struct {
         const widest = if (model.group != null) @max(c.dim, c.hidden_dim) else 0;
         const n_groups = if (model.group) |group| widest / group else 0;
         const cache: Cache = .init(c, n_positions);
+        const n_scores = memory.product(&.{ c.n_heads, cache.capacity });
         const state: State = .{
             .model = model,
             .order = if (model.group == null) .any else .strict,
@@ -103,8 +104,8 @@ pub const State = struct {
             .v = memory.allocate(f32, c.kvDim()),
             .gate = memory.allocate(f32, c.hidden_dim),
             .up = memory.allocate(f32, c.hidden_dim),
-            .scores = memory.allocate(f32, memory.product(&.{ c.n_heads, cache.capacity })),
-            .raw_scores = memory.allocate(f32, if (trace.isAsked()) memory.product(&.{ c.n_heads, cache.capacity }) else 0),
+            .scores = memory.allocate(f32, n_scores),
+            .raw_scores = memory.allocate(f32, if (trace.isAsked()) n_scores else 0),
             .frequencies = memory.allocate(f32, half),
             .cosines = memory.allocate(f32, half),
             .sines = memory.allocate(f32, half),
