@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -289,9 +289,9 @@ class _Player:
         """Give a new model to the program; or, once it has failed, a smaller one."""
         if self._focus is not None:
             return self._fails(recipe)
-        if self.is_done or hash(recipe) in self._seen:
+        if self.is_done or hash(replace(recipe, format="")) in self._seen:
             return False
-        self._seen.add(hash(recipe))
+        self._seen.add(hash(replace(recipe, format="")))
         if not self._subjects.of(recipe).has_margins:
             self.tally.n_without_margins += 1
             return False

@@ -24,7 +24,7 @@ REVISION = 1
 
 _INT8 = "llama2c-v2"
 _MAX_PROMPT = 8
-_SEEDS = st.integers(0, 2**32 - 1)
+_SEEDS = st.integers(1, 2**32 - 1)  # of the random generator: 0 is no state of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def recipes(draw: st.DrawFn, room: Room) -> Recipe:
     is_tied = draw(st.booleans())
     group, straddles = draw(st.integers(0, 11)), draw(st.integers(0, 7)) == 7
     weights = Weights(
-        seed=draw(_SEEDS),
+        seed=draw(st.integers(0, 2**32 - 1)),
         loudness=draw(st.sampled_from([4.0, 1.5, 10.0])),
         gain=draw(st.sampled_from([1.0, 2.0, 0.5])),
         peakedness=draw(st.sampled_from([1.0, 8.0, 0.1])),
