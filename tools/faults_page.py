@@ -49,11 +49,12 @@ with one step replaced, so that the harness can run it:
 ```
 
 A fault's *fate* is one of three. **Killable**: some probe shows it; the column says which (model, stress, request).
-**Equivalent**: it computes the same function, for the reason given. **Below noise**: it computes another function, but
-moves logits (or sums of probabilities) no further than honest programs do. `tests/diagnosis` tries all of that: each
-killable fault gives another answer on its probe, and where an operation of the forward pass is wrong, logits move by
-more than twice the [noise floor](noise-floor.md). Symptoms on stories260K are held against those that were measured with
-another engine (`tests/diagnosis/matrix.py`).
+**Equivalent**: it computes the same function, for the reason given. **Below noise**: it computes another function,
+but moves logits (or sums of probabilities) no further than honest programs do. `tests/diagnosis` tries all of that:
+each killable fault gives another answer on its probe, and where an operation of the forward pass is wrong, logits
+move by more than twice the [noise floor](noise-floor.md). Symptoms on stories260K are held against those that were
+measured with another engine (`tests/diagnosis/matrix.py`), and 66 faults are compiled into impls/c
+(`tests/diagnosis/c_faults.py`), where each says what its port says.
 
 To add one, add an entry to the list of its component, and the probe that shows it to `harness/diagnosis/shown.py`.
 """
@@ -77,9 +78,7 @@ def catalogue() -> str:
     counts = ", ".join(f"{fates[fate]} {fate.value}" for fate in Fate)
     parts = [_INTRODUCTION, f"\n{len(CATALOGUE)} faults: {counts}.\n"]
     for component in COMPONENTS:
-        parts.append(
-            f"\n## {component.capitalize()}\n\n| fault | symptom | cause | fix | fate |\n| --- | --- | --- | --- | --- |\n"
-        )
+        parts.append(f"\n## {component.capitalize()}\n\n{_HEAD}")
         for fault in CATALOGUE:
             if fault.component == component:
                 fate = _probe(fault.name) if fault.fate is Fate.KILLABLE else f"{fault.fate.value}: {fault.argument}"
@@ -110,9 +109,9 @@ def certificates(found: Iterable[tuple[str, Certificate]]) -> str:
         CERTIFICATES,
         "",
         "For each stress the faults that it is meant for: the first wrong token, counted from the first that is",
-        "printed, among the answers to its requests by the model as it is and under stress (- for none), and the largest",
-        "shift of a logit under stress over the noise floor of its position (for int8, over the run's). Int8 faults do",
-        "nothing to a float32 model as it is.",
+        "printed, among the answers to its requests by the model as it is and under stress (- for none), and the",
+        "largest shift of a logit under stress over the noise floor of its position (for int8, over the run's). Int8",
+        "faults do nothing to a float32 model as it is.",
         "",
         "| model | stress | fault | first wrong token, as it is | under stress | shift over floor |",
         "| --- | --- | --- | ---: | ---: | ---: |",
