@@ -14,7 +14,8 @@ from harness.__main__ import main
 from harness.adapters import manifest
 from harness.cli import COMMANDS
 from harness.cli.completion import candidates
-from harness.conformance import case
+from harness.conformance import case, case_tables
+from harness.conformance.rows import FingerprintTable
 from harness.engine import Ops
 from tests.test_architecture import RANKS, SOURCES, module_name, part_of
 
@@ -166,11 +167,21 @@ def test_a_deviation_that_is_shown_is_of_a_case_that_exists(page):
 
 def test_every_key_of_a_golden_is_described():
     tables = {"model", "request", "expected", "provenance"}
-    actual = set(case._File.model_fields) - tables
+    actual = set(case_tables.RunFile.model_fields) - tables
     for table in tables:
-        fields = case._File.model_fields[table].annotation.model_fields
+        fields = case_tables.RunFile.model_fields[table].annotation.model_fields
         actual |= {f"{table}.{name}" for name in fields}
     assert {key for cells in rows(read("goldens.md"), "## The file") for key in code(cells[0])} == actual
+
+
+def test_every_key_of_a_golden_of_ids_is_described():
+    actual = set()
+    for kind in (case_tables.EncodeFile, case_tables.LogitsFile):
+        for table in ("request", "expected"):
+            fields = kind.model_fields[table].annotation.model_fields
+            actual |= {f"{table}.{name}" for name in fields} - {"request.mode"}
+    actual |= {f"expected.rows.{name}" for name in FingerprintTable.model_fields}
+    assert {key for cells in rows(read("goldens.md"), "## Goldens of ids") for key in code(cells[0])} == actual
 
 
 def test_every_suite_is_described():

@@ -20,6 +20,7 @@ from harness.conformance.record import (
     source_name,
     wanted,
 )
+from harness.conformance.record_rows import record_rows
 from harness.errors import CaseError, InputError
 from harness.models import ModelNotFound, impls_dir, locate
 
@@ -32,7 +33,7 @@ def command(
     ] = None,
     suite: Annotated[str, typer.Option("--suite", help="The suite they belong to.")] = "core",
     agree: Annotated[
-        str, typer.Option("--agree", help="Independent implementations that must print the very same bytes.")
+        str, typer.Option("--agree", help="Independent implementations that must give the very same.")
     ] = "c",
     write: Annotated[bool, typer.Option("--write", help="Write what was shown; without it nothing is.")] = False,
     check: Annotated[
@@ -65,7 +66,9 @@ def command(
             tell(f"refused: {refusal}")
             refused.append(plan.key)
             continue
-        if check and old is not None and old.ids == new.ids:  # other sources may have agreed when it was made
+        if (
+            check and old is not None and (old.ids, old.texts) == (new.ids, new.texts)
+        ):  # other sources may have agreed when it was made
             new = replace(new, provenance=replace(new.provenance, agreed=old.provenance.agreed))
         shown = difference(old, new)
         emit(shown)
@@ -83,7 +86,9 @@ def command(
 def _recorded(plan: PlannedCase, old: Case | None, programs: list[ProcessImplementation]) -> Case:
     container = locate(plan.model).format
     asked = [program_for(program, container) for program in programs]
-    return record(plan, agree={source_name(program): program.run for program in asked}, old=old)
+    if plan.is_run:
+        return record(plan, agree={source_name(program): program.run for program in asked}, old=old)
+    return record_rows(plan, agree={source_name(program): program for program in asked}, old=old)
 
 
 def _summary(changed: int, same: int, refused: int, absent: int, *, wrote: bool) -> str:

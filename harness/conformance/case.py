@@ -25,9 +25,17 @@ A golden is `golden/<suite>/<case>.toml`:
                                 closest, closest first; step 0 is the first id after the prompt, the margin is
                                 in logits
     [provenance]
-    source                      what computed it: "float64 reference", "strict arithmetic" or "published"
+    source                      what computed it: "float64 reference", "strict arithmetic", "harness tokenizer"
+                                or "published"
     agreed                      the independent sources that gave the same, by name
     note                        anything a reader should know
+
+Two more modes are asked through the line protocol alone. Their [request] has `mode`, and:
+
+    encode                      [expected] texts: [[text, ids], ...], the ids with BOS, which also decode to the text;
+                                decoded: the same of ids that no text becomes; `texts_hex`, `decoded_hex` likewise
+    logits                      [request] ids: what is fed, BOS first; [[expected.rows]]: fingerprints of the logits
+                                at some positions (`harness.judging.fingerprint`)
 
 Unknown keys, wrong types and contradictions (a text without its hash, ids that do not start with the prompt)
 are `CaseError`s that name the file and the key. Ids that end in BOS end in `prompt_ids[0]`.
@@ -44,12 +52,15 @@ import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pydantic
 
 from harness.conformance import toml_text
+from harness.conformance.case_tables import FILES, MAX_MARGINS, AnyFile, EncodeFile, LogitsFile, RunFile
+from harness.conformance.rows import Encoding, encoding_lines, fingerprint_lines, is_text
 from harness.errors import CaseError
+from harness.judging.fingerprint import Fingerprint
 from harness.models import ModelFiles, golden_dir
 from harness.results import Request
 
@@ -60,6 +71,7 @@ __all__ = [
     "Margin",
     "ModelRef",
     "Provenance",
+    "by_ids",
     "read_case",
     "read_suite",
     "render",
@@ -69,10 +81,9 @@ __all__ = [
 ]
 
 QUICK = "quick"
-MAX_MARGINS = 8
 
 # Directories and files below golden/ that hold no cases.
-_NO_SUITE = ("models", "tokenizer")
+_NO_SUITE = ("models",)
 _PLAN = "plan.toml"
 
 # A golden is a few kilobytes; a file of this size is something else.
@@ -116,6 +127,8 @@ class Case:
         ids: None where only the text is known.
         stdout: llama2.c's stdout, final newline included.
         ends: "bos" or "steps".
+        texts, decoded: of an "encode"; it has no prompt, ids or stdout.
+        rows: of "logits", whose ids are fed after prompt_ids, which is BOS; it has no stdout.
         path: the file it was read from; no part of its value.
     """
 
@@ -138,6 +151,9 @@ class Case:
     ends: str
     margins: tuple[Margin, ...]
     provenance: Provenance
+    texts: tuple[Encoding, ...] = ()
+    decoded: tuple[Encoding, ...] = ()
+    rows: tuple[Fingerprint, ...] = ()
     path: Path | None = field(default=None, compare=False)
 
     @property
@@ -152,6 +168,16 @@ class Case:
     @property
     def is_chat(self) -> bool:
         return self.mode == "chat"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it is a run that prints a text; else it is asked through the line protocol alone."""
+        return self.mode in ("generate", "chat")
+
+    @property
+    def fed(self) -> tuple[int, ...]:
+        """What "logits" feeds, BOS first."""
+        return (*self.prompt_ids, *(self.ids or ()))
 
     @property
     def is_quick(self) -> bool:
@@ -186,70 +212,6 @@ class Case:
 # ---- reading -------------------------------------------------------------------------------------
 
 
-_Name = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-_ModelName = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)?$")]
-_Line = Annotated[str, pydantic.Field(pattern=r"^[^\r\n]*$")]
-_Sha256 = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
-_Hex = Annotated[str, pydantic.Field(pattern=r"^([0-9a-f]{2})*$")]
-_Id = Annotated[int, pydantic.Field(ge=0, lt=2**31)]
-_Count = Annotated[int, pydantic.Field(ge=0, lt=2**31)]
-_Logits = Annotated[float, pydantic.Field(ge=0.0, allow_inf_nan=False)]
-# TOML has no tuples: an array of three must do.
-_MarginRow = Annotated[tuple[_Count, _Logits, _Id], pydantic.Strict(False)]
-
-
-class _Table(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class _ModelTable(_Table):
-    name: _ModelName
-    format: Annotated[str, pydantic.Field(min_length=1)]
-    sha256: _Sha256
-    tokenizer_sha256: _Sha256
-
-
-class _RequestTable(_Table):
-    mode: Literal["generate", "chat"]
-    prompt: str | None = None
-    prompt_hex: _Hex | None = None
-    steps: _Count
-    temperature: Annotated[float, pydantic.Field(ge=0.0)]
-    topp: Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
-    seed: Annotated[int, pydantic.Field(ge=-(2**63), lt=2**63)]
-    system: str | None = None
-    system_hex: _Hex | None = None
-    stdin: str | None = None
-    stdin_hex: _Hex | None = None
-
-
-class _ExpectedTable(_Table):
-    ends: Literal["bos", "steps"]
-    stdout_sha256: _Sha256
-    text: str | None = None
-    text_hex: _Hex | None = None
-    prompt_ids: Annotated[list[_Id], pydantic.Field(min_length=1)]
-    ids: list[_Id] | None = None
-    margins: Annotated[list[_MarginRow], pydantic.Field(max_length=MAX_MARGINS)] = []
-
-
-class _ProvenanceTable(_Table):
-    source: Literal["float64 reference", "strict arithmetic", "published"]
-    agreed: list[_Line] = []
-    note: _Line = ""
-
-
-class _File(_Table):
-    case: _Name
-    suite: _Name
-    tags: list[_Name] = []
-    why: Annotated[_Line, pydantic.Field(min_length=1)]
-    model: _ModelTable
-    request: _RequestTable
-    expected: _ExpectedTable
-    provenance: _ProvenanceTable
-
-
 def read_case(path: str | os.PathLike[str]) -> Case:
     """Read one golden file.
 
@@ -265,7 +227,7 @@ def read_case(path: str | os.PathLike[str]) -> Case:
     return case
 
 
-def _parse(path: Path) -> _File:
+def _parse(path: Path) -> AnyFile:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise CaseError("too large for a golden file", path=path, expected=f"at most {_MAX_BYTES:,} bytes")
@@ -277,7 +239,9 @@ def _parse(path: Path) -> _File:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise CaseError(f"is not TOML: {error}", path=path) from error
     try:
-        return _File.model_validate(document)
+        request = document.get("request")
+        mode = request.get("mode") if isinstance(request, dict) else None
+        return FILES.get(str(mode), RunFile).model_validate(document)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -285,7 +249,29 @@ def _parse(path: Path) -> _File:
         raise CaseError(f"{first['msg']}{more}", path=path, where=f"key {where}") from error
 
 
-def _from_tables(file: _File, path: Path) -> Case:
+def _from_tables(file: AnyFile, path: Path) -> Case:
+    model, source = file.model, file.provenance
+    head: dict[str, Any] = {
+        "name": file.case,
+        "suite": file.suite,
+        "tags": tuple(file.tags),
+        "why": file.why,
+        "model": ModelRef(model.name, model.sha256, model.tokenizer_sha256, model.format),
+        "provenance": Provenance(source.source, tuple(source.agreed), source.note),
+        "path": path,
+    }
+    if isinstance(file, EncodeFile):
+        said = file.expected
+        return by_ids(
+            mode="encode",
+            texts=(*_encodings(said.texts), *_encodings(said.texts_hex, path, "texts_hex")),
+            decoded=(*_encodings(said.decoded), *_encodings(said.decoded_hex, path, "decoded_hex")),
+            **head,
+        )
+    if isinstance(file, LogitsFile):
+        fed = tuple(file.request.ids)
+        rows = tuple(row.value for row in file.expected.rows)
+        return by_ids(mode="logits", prompt_ids=fed[:1], ids=fed[1:], rows=rows, **head)
     request, expected = file.request, file.expected
     text = _one_of(path, "expected.text", expected.text, expected.text_hex)
     if text is None:
@@ -299,16 +285,6 @@ def _from_tables(file: _File, path: Path) -> Case:
             actual=expected.stdout_sha256,
         )
     return Case(
-        name=file.case,
-        suite=file.suite,
-        tags=tuple(file.tags),
-        why=file.why,
-        model=ModelRef(
-            name=file.model.name,
-            sha256=file.model.sha256,
-            tokenizer_sha256=file.model.tokenizer_sha256,
-            format=file.model.format,
-        ),
         mode=request.mode,
         prompt=_one_of(path, "request.prompt", request.prompt, request.prompt_hex),
         steps=request.steps,
@@ -322,11 +298,65 @@ def _from_tables(file: _File, path: Path) -> Case:
         stdout=text + b"\n",
         ends=expected.ends,
         margins=tuple(Margin(*row) for row in expected.margins),
-        provenance=Provenance(
-            source=file.provenance.source, agreed=tuple(file.provenance.agreed), note=file.provenance.note
-        ),
+        **head,
+    )
+
+
+def by_ids(
+    *,
+    mode: str,
+    name: str,
+    suite: str,
+    tags: tuple[str, ...],
+    why: str,
+    model: ModelRef,
+    provenance: Provenance,
+    prompt_ids: tuple[int, ...] = (),
+    ids: tuple[int, ...] | None = None,
+    texts: tuple[Encoding, ...] = (),
+    decoded: tuple[Encoding, ...] = (),
+    rows: tuple[Fingerprint, ...] = (),
+    path: Path | None = None,
+) -> Case:
+    """Make a case of mode "encode" or "logits", which has nothing of a run."""
+    return Case(
+        name=name,
+        suite=suite,
+        tags=tags,
+        why=why,
+        model=model,
+        mode=mode,
+        prompt=None,
+        steps=0,
+        temperature=0.0,
+        topp=0.9,
+        seed=1,
+        system=None,
+        stdin=b"",
+        prompt_ids=prompt_ids,
+        ids=ids,
+        stdout=b"",
+        ends="steps",
+        margins=(),
+        provenance=provenance,
+        texts=texts,
+        decoded=decoded,
+        rows=rows,
         path=path,
     )
+
+
+def _encodings(rows: Sequence[tuple[str, list[int]]], path: Path | None = None, key: str = "") -> list[Encoding]:
+    """Return rows of a file; with a key, those whose text is in hex."""
+    if not key:
+        return [Encoding(text.encode("utf-8"), tuple(ids)) for text, ids in rows]
+    try:
+        found = [Encoding(bytes.fromhex(text), tuple(ids)) for text, ids in rows]
+    except ValueError as error:
+        raise CaseError("is not hex", path=path, where=f"key expected.{key}") from error
+    if any(is_text(row.text) for row in found):
+        raise CaseError("has a text that is UTF-8", path=path, where=f"key expected.{key}")
+    return found
 
 
 def _one_of(path: Path, key: str, text: str | None, in_hex: str | None) -> bytes | None:
@@ -339,6 +369,8 @@ def _one_of(path: Path, key: str, text: str | None, in_hex: str | None) -> bytes
 
 def _contradiction(case: Case) -> tuple[str, str] | None:
     """Return (key, what is wrong) for the first thing in a Case that cannot be."""
+    if not case.is_run:
+        return _contradiction_by_ids(case)
     if math.isnan(case.temperature):
         return "request.temperature", "is not a number"
     if not case.is_chat and (case.system is not None or case.stdin):
@@ -357,6 +389,24 @@ def _contradiction(case: Case) -> tuple[str, str] | None:
     for margin in case.margins:
         if margin.step >= max(case.n_generated, 1):
             return "expected.margins", f"step {margin.step} is past the last generated id"
+    return None
+
+
+def _contradiction_by_ids(case: Case) -> tuple[str, str] | None:
+    if case.mode == "encode":
+        if not case.texts and not case.decoded:
+            return "expected.texts", "holds nothing"
+        seen = [row.text for row in case.texts]
+        if len(set(seen)) < len(seen):
+            return "expected.texts", "has a text twice"
+        if any(0 in text for text in seen):
+            return "expected.texts", "has a NUL, which no text may hold"
+        return None
+    positions = [row.position for row in case.rows]
+    if positions != sorted(set(positions)):
+        return "expected.rows", "are not in the order of their positions"
+    if positions[-1] >= len(case.fed):
+        return "expected.rows", f"has position {positions[-1]}, but {len(case.fed)} ids are fed"
     return None
 
 
@@ -469,7 +519,7 @@ def write_case(case: Case, path: str | os.PathLike[str]) -> None:
 
 def render(case: Case) -> str:
     """Return the text of a golden file; the same case gives the same text."""
-    assert case.stdout.endswith(b"\n"), "llama2.c always ends with a newline"
+    assert case.stdout.endswith(b"\n") or not case.is_run, "llama2.c always ends with a newline"
     lines = [
         f"case = {toml_text.string(case.name)}",
         f"suite = {toml_text.string(case.suite)}",
@@ -484,6 +534,20 @@ def render(case: Case) -> str:
         "",
         "[request]",
         f"mode = {toml_text.string(case.mode)}",
+        *(_run_lines(case) if case.is_run else _by_ids_lines(case)),
+    ]
+    lines += ["", "[provenance]", f"source = {toml_text.string(case.provenance.source)}"]
+    if case.provenance.agreed:
+        lines += ["agreed = [", *(f"    {toml_text.string(name)}," for name in case.provenance.agreed), "]"]
+    if case.provenance.note:
+        lines.append(f"note = {toml_text.string(case.provenance.note)}")
+    for row in case.rows:
+        lines += fingerprint_lines(row)
+    return "\n".join(lines) + "\n"
+
+
+def _run_lines(case: Case) -> list[str]:
+    lines = [
         *toml_text.bytes_lines("prompt", case.prompt),
         f"steps = {case.steps}",
         f"temperature = {toml_text.number(case.temperature)}",
@@ -502,9 +566,11 @@ def render(case: Case) -> str:
     if case.margins:
         rows = [f"    [{m.step}, {toml_text.number(m.margin)}, {m.runner_up}]," for m in case.margins]
         lines += ["margins = [", *rows, "]"]
-    lines += ["", "[provenance]", f"source = {toml_text.string(case.provenance.source)}"]
-    if case.provenance.agreed:
-        lines += ["agreed = [", *(f"    {toml_text.string(name)}," for name in case.provenance.agreed), "]"]
-    if case.provenance.note:
-        lines.append(f"note = {toml_text.string(case.provenance.note)}")
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def _by_ids_lines(case: Case) -> list[str]:
+    if case.mode == "logits":
+        return [f"ids = {toml_text.integers(case.fed)}"]
+    rows = encoding_lines("texts", case.texts) + encoding_lines("decoded", case.decoded)
+    return ["", "[expected]", *rows]

@@ -84,7 +84,7 @@ def check(
 
     Args:
         time_s: limit of each run; unless given the manifest's own, or 60 s.
-        jobs: programs that run at a time.
+        jobs: programs that run at a time, one for each session of the line protocol too.
         threads: threads that each program is asked to use.
         levels: those to judge at, of the ones that each program claims.
         done: verdicts that are known already; their cases are left out.
@@ -184,6 +184,7 @@ def _judge(
         threads=threads,
         levels=levels,
         observe=functools.partial(run_jobs, jobs=jobs),
+        jobs=jobs,
         on_observed=observed,
         on_settled=settled,
     )

@@ -10,7 +10,8 @@
 One case at a time, and never while verifying: a golden that is renewed to make a check pass checks nothing.
 
 A plan.toml holds `[[case]]` tables with the keys name, model, why, steps and, where they differ from greedy
-decoding without a prompt, tags, prompt, temperature, topp and seed.
+decoding without a prompt, tags, prompt, temperature, topp and seed. With `positions` the logits there are
+wanted, along the text of that run; with `texts`, a kind of hard texts instead of steps, their ids (`record_rows`).
 """
 
 from __future__ import annotations
@@ -61,7 +62,12 @@ _MARGIN_DIGITS = 6
 
 @dataclass(frozen=True, slots=True)
 class PlannedCase:
-    """What a golden asks, before there is an answer. The fields are those of `Case`."""
+    """What a golden asks, before there is an answer. The fields are those of `Case`, but:
+
+    Attributes:
+        texts: a kind of hard texts, whose ids are wanted.
+        positions: in the run, whose logits are wanted.
+    """
 
     name: str
     suite: str
@@ -73,10 +79,17 @@ class PlannedCase:
     temperature: float = 0.0
     topp: float = 0.9
     seed: int = 1
+    texts: str = ""
+    positions: tuple[int, ...] = ()
 
     @property
     def key(self) -> str:
         return f"{self.suite}/{self.name}"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether its answer is a text; else it comes from `record_rows`."""
+        return not self.texts and not self.positions
 
 
 # ---- planning -----------------------------------------------------------------------------------
@@ -88,7 +101,9 @@ class _Entry(pydantic.BaseModel):
     name: Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     model: Annotated[str, pydantic.Field(min_length=1)]
     why: Annotated[str, pydantic.Field(pattern=r"^[^\r\n]+$")]
-    steps: Annotated[int, pydantic.Field(ge=0)]
+    steps: Annotated[int, pydantic.Field(ge=0)] = 0
+    texts: Annotated[str, pydantic.Field(min_length=1)] | None = None
+    positions: list[Annotated[int, pydantic.Field(ge=0)]] = []
     tags: list[str] = []
     prompt: str | None = None
     temperature: Annotated[float, pydantic.Field(ge=0.0)] = 0.0
@@ -122,6 +137,9 @@ def read_plan(path: str | os.PathLike[str]) -> list[PlannedCase]:
     names = [entry.name for entry in plan.case]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise CaseError(f"two cases are called {twice}", path=path)
+    for entry in plan.case:
+        if (entry.texts is None) != ("steps" in entry.model_fields_set):
+            raise CaseError(f"{entry.name} needs steps, or the kind of its texts", path=path)
     return [
         PlannedCase(
             name=entry.name,
@@ -134,6 +152,8 @@ def read_plan(path: str | os.PathLike[str]) -> list[PlannedCase]:
             temperature=entry.temperature,
             topp=entry.topp,
             seed=entry.seed,
+            texts=entry.texts or "",
+            positions=tuple(entry.positions),
         )
         for entry in plan.case
     ]
@@ -143,10 +163,12 @@ def planned(case: Case) -> PlannedCase:
     """Return what an existing golden asks, to renew its answer.
 
     Raises:
-        CaseError: a chat; those come from published transcripts.
+        CaseError: a chat; those come from published transcripts. Or no run, and in no plan.
     """
     if case.is_chat:
         raise CaseError(f"{case.key} is a chat, which cannot be recorded", path=case.path)
+    if not case.is_run:
+        raise CaseError(f"{case.key} is in no plan", path=case.path, hint="plan it, or remove the file")
     return PlannedCase(
         name=case.name,
         suite=case.suite,

@@ -8,7 +8,7 @@ Floors come from ensembles of engines; see `harness.judging.floor` for what they
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -59,7 +59,7 @@ class Reference:
         self._tensors = Streamed(tensors) if 8 * self.config.n_params > keep_bytes else tensors
         self.is_int8 = model.checkpoint.group_size is not None
         self._known_floors: dict[tuple[str, tuple[int, ...]], float] = {}
-        self.confirmed: set[tuple[int, ...]] = set()  # golden sequences that this reference agrees with
+        self.confirmed: set[Hashable] = set()  # golden sequences, and goldens, that this reference agrees with
 
     def _engine(self, dtype: npt.DTypeLike, ops: Ops) -> Engine:
         return Engine(self.config, self._tensors, dtype=dtype, ops=ops, keep_bytes=self._keep_bytes)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -23,11 +24,13 @@ from harness.conformance.claim import Claim, last_line, plain_verdict
 from harness.conformance.draws import FairDraws
 from harness.conformance.judge import Judge
 from harness.conformance.judge_ids import IdClaim, IdJudge
+from harness.conformance.judge_rows import judge_rows
 from harness.conformance.levels import LEVELS, ask, merged
 from harness.conformance.reference import Reference
 from harness.engine import blas_threads
 from harness.engine.sampler import Xorshift, sample
 from harness.errors import BuildFailed, CaseError, InputError, MissingDependency
+from harness.jobs import run_jobs
 from harness.judging.floor import MULTIPLE
 from harness.judging.sampling import Draw, Surprise
 from harness.models import ModelFiles, cache_dir, load, prepare
@@ -78,6 +81,7 @@ def verify_group(
     on_observed: Callable[[Case, Observation], None] | None = None,
     on_settled: Callable[[Verdict], None] | None = None,
     levels: Sequence[str] = LEVELS,
+    jobs: int = 1,
 ) -> list[Verdict]:
     """Judge the cases of one model on one implementation, at every level that it claims.
 
@@ -87,11 +91,12 @@ def verify_group(
         files: the model's files, or the reason why they are not there.
         limits: for each run.
         threads: that the program is asked to use.
-        observe: runs the cases.
+        observe: runs the cases that print a text.
         on_observed: called after each run, for progress.
         on_settled: called with a verdict that nothing can change any more while other cases still run: output that
             is the golden one to the byte, where no other level is to be judged.
         levels: those to judge at, of the ones that the manifest claims.
+        jobs: sessions of the line protocol at a time, among which the cases are shared out.
 
     Returns:
         One verdict for each case, in order.
@@ -107,16 +112,21 @@ def verify_group(
         return [plain_verdict(case, impl.name, Kind.UNSUPPORTED, str(unfit)) for case in cases]
     reference = reference_of(files)
     claimed = [level for level in LEVELS if level in impl.manifest.levels and level in levels]
+    runs = [case for case in cases if case.is_run]
+    whole = _by_rows([case for case in cases if not case.is_run], impl, reference, given, limits, threads, claimed)
     by_level: dict[str, dict[str, Verdict]] = {}
-    if "TEXT" in claimed:
+    if "TEXT" in claimed and runs:
         early = on_settled if claimed == ["TEXT"] else None
-        by_level["TEXT"] = _by_text(cases, impl, reference, given, limits, threads, observe, on_observed, early)
+        by_level["TEXT"] = _by_text(runs, impl, reference, given, limits, threads, observe, on_observed, early)
     if set(claimed) - {"TEXT"}:
-        asked = [case for case in cases if not case.is_chat]
-        by_level |= _by_protocol(asked, impl, reference, given, limits, threads, claimed)
+        asked = [case for case in runs if not case.is_chat]
+        by_level |= _by_protocol(asked, impl, reference, given, limits, threads, claimed, jobs)
     nothing = f"speaks no level of {', '.join(levels)}"
     verdicts = []
     for case in cases:
+        if case.key in whole:
+            verdicts.append(whole[case.key])
+            continue
         found = {level: by_level[level][case.key] for level in by_level if case.key in by_level[level]}
         verdicts.append(merged(found) if found else plain_verdict(case, impl.name, Kind.UNSUPPORTED, nothing))
     return verdicts
@@ -195,14 +205,20 @@ def _by_protocol(
     limits: Limits | None,
     threads: int,
     levels: Sequence[str],
+    jobs: int = 1,
 ) -> dict[str, dict[str, Verdict]]:
     """Put every case through the line protocol and judge what comes; verdicts by level and the case's key."""
     if not cases:
         return {}
+    ask_some = partial(
+        ask, impl=impl, files=given, reference=reference, levels=levels, limits=limits, threads=threads
+    )
+    shares = [cases[i::jobs] for i in range(min(jobs, len(cases)))]
     try:
-        found = ask(cases, impl, given, reference, levels=levels, limits=limits, threads=threads)
+        answers = [list(one) for _, one in run_jobs(ask_some, shares, jobs=jobs)]
     except _CANNOT_RUN as error:
         return {"TOKENS": {case.key: _cannot_run(case, impl, error) for case in cases}}
+    found = [answers[i % len(shares)][i // len(shares)] for i in range(len(cases))]
     judge = IdJudge(impl, reference)
     claims = [one for one in found if isinstance(one, IdClaim)]
     verdicts = {case.key: one for case, one in zip(cases, found, strict=True) if isinstance(one, Verdict)}
@@ -216,6 +232,22 @@ def _by_protocol(
         logits = {claim.case.key: judge.logits_verdict(claim) for claim in claims if claim.logits is not None}
     found_at = {"TOKENS": verdicts, "LOGITS": logits}
     return {level: found_at[level] for level in levels if level in found_at}
+
+
+def _by_rows(
+    cases: Sequence[Case],
+    impl: Implementation,
+    reference: Reference,
+    given: ModelFiles,
+    limits: Limits | None,
+    threads: int,
+    levels: Sequence[str],
+) -> dict[str, Verdict]:
+    """Judge the cases that are no runs; verdicts by the case's key."""
+    try:
+        return judge_rows(cases, impl, given, reference, levels=levels, limits=limits, threads=threads)
+    except _CANNOT_RUN as error:
+        return {case.key: _cannot_run(case, impl, error) for case in cases}
 
 
 # ---- what can be asked of a program ------------------------------------------------------------------------------

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import unicodedata
 from collections.abc import Iterator
 
+from harness.tokenizer.byte_level import ByteLevelTokenizer
 from harness.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["hard_texts", "long_text"]
+__all__ = ["each_hard_text", "hard_texts", "long_text"]
 
 _BOUNDARIES = (0x7F, 0x80, 0x7FF, 0x800, 0xD7FF, 0xE000, 0xFFFD, 0xFFFF, 0x10000, 0x10FFFF)
 _SPACES = ("\t", "\n", "\r", "\r\n", "\v", "\f", "\x85", "\xa0", "\u2003", "\u200b", "\u2028", "\u3000", "\ufeff")
@@ -35,14 +37,13 @@ _WORDS = (
 _MOST_BYTES = 400
 
 
-def hard_texts(tokenizer: Tokenizer, *, seed: int = 1) -> Iterator[tuple[str, bytes]]:
+def hard_texts(tokenizer: Tokenizer | ByteLevelTokenizer, *, seed: int = 1) -> Iterator[tuple[str, bytes]]:
     """Yield (kind, text) without end: first each hard thing by itself, then mixtures of them. No text has a NUL."""
     units: list[tuple[str, bytes]] = []
-    for kind, text in _each(tokenizer):
-        if text and 0 not in text:
+    for kind, text in each_hard_text(tokenizer):
+        if text:
             units.append((kind, text))
-        if 0 not in text:
-            yield kind, text
+        yield kind, text
     draw = random.Random(seed)
     kinds: dict[str, list[bytes]] = {}
     for kind, text in units:
@@ -54,12 +55,15 @@ def hard_texts(tokenizer: Tokenizer, *, seed: int = 1) -> Iterator[tuple[str, by
         yield "mixture", b"".join(parts)[:_MOST_BYTES]
 
 
-def _each(tokenizer: Tokenizer) -> Iterator[tuple[str, bytes]]:
+def each_hard_text(tokenizer: Tokenizer | ByteLevelTokenizer) -> Iterator[tuple[str, bytes]]:
+    """Yield (kind, text) for each hard thing, none with a NUL; what a large vocabulary has many of comes last."""
+    for kind, text in itertools.chain(_few(), _many(tokenizer)):
+        if 0 not in text:
+            yield kind, text
+
+
+def _few() -> Iterator[tuple[str, bytes]]:
     yield "empty", b""
-    spoken = [tokenizer.decode([id_]) for id_ in range(3, tokenizer.vocab_size)]
-    for piece in spoken:
-        yield "piece", piece
-        yield "piece", piece.lstrip(b" ")
     for byte in range(1, 256):
         yield "byte", bytes([byte])
         yield "byte", b"a%cb" % byte
@@ -71,7 +75,6 @@ def _each(tokenizer: Tokenizer) -> Iterator[tuple[str, bytes]]:
         )
     for space in _SPACES:
         yield from (("white space", text.encode()) for text in (space, space * 3, f"a{space}b", f" {space} "))
-    yield from _ties(tokenizer)
     for text in _SPECIALS:
         yield from (("special", part.encode()) for part in (text, f"a{text}b", f" {text} ", text * 2))
     for text in (*_NORMAL, *_JOINED):
@@ -84,7 +87,20 @@ def _each(tokenizer: Tokenizer) -> Iterator[tuple[str, bytes]]:
         yield from (("words", text.encode()) for text in (words, f" {words}", f"{words} ", f"{words}\n{words}"))
 
 
-def _ties(tokenizer: Tokenizer) -> Iterator[tuple[str, bytes]]:
+def _many(tokenizer: Tokenizer | ByteLevelTokenizer) -> Iterator[tuple[str, bytes]]:
+    """Texts of pieces and of merges, by turns."""
+    for texts in itertools.zip_longest(_pieces(tokenizer), _ties(tokenizer)):
+        yield from (one for one in texts if one is not None)
+
+
+def _pieces(tokenizer: Tokenizer | ByteLevelTokenizer) -> Iterator[tuple[str, bytes]]:
+    for id_ in range(3, tokenizer.vocab_size):
+        piece = tokenizer.decode([id_])
+        yield "piece", piece
+        yield "piece", piece.lstrip(b" ")
+
+
+def _ties(tokenizer: Tokenizer | ByteLevelTokenizer) -> Iterator[tuple[str, bytes]]:
     """Texts in which the order of merges decides: runs of a letter, and pieces that overlap or nest."""
     letters = sorted({piece for piece in tokenizer.pieces if len(piece) == 1 and piece > b" "})
     for letter in letters:
