@@ -224,28 +224,23 @@ inline fn multiplyRows(comptime n_rows: comptime_int, w: *const Matrix, first: u
     };
 }
 
-/// Each row's sum is `chains` vectors, added up at the end; what is left of a row goes in ever narrower vectors.
-/// With one lane there is one chain, and the sum is strict.
+/// Each row's sum is one vector, added up at the end; what is left of a row goes in ever narrower vectors. With one lane
+/// the sum is strict.
 fn dotFloats(comptime n_rows: comptime_int, rows: [*]const f32, x: []const f32) [n_rows]f32 {
-    const chains = if (lanes == 1) 1 else 2;
-    const stride = chains * lanes;
-    var sums: [n_rows][chains]Floats = @splat(@splat(@splat(0)));
+    var sums: [n_rows]Floats = @splat(@splat(0));
     var j: usize = 0;
-    while (x.len - j >= stride) : (j += stride) {
-        inline for (0..chains) |chain| {
-            const at = j + chain * lanes;
-            const factor: Floats = x[at..][0..lanes].*;
-            inline for (0..n_rows) |r| {
-                const weights = rows + r * x.len + at;
-                prefetch(weights);
-                sums[r][chain] = multiplyAdd(weights[0..lanes].*, factor, sums[r][chain]);
-            }
+    while (x.len - j >= lanes) : (j += lanes) {
+        const factor: Floats = x[j..][0..lanes].*;
+        inline for (0..n_rows) |r| {
+            const weights = rows + r * x.len + j;
+            prefetch(weights);
+            sums[r] = multiplyAdd(weights[0..lanes].*, factor, sums[r]);
         }
     }
     var totals: [n_rows]f32 = undefined;
-    for (&totals, sums) |*total, chain| total.* = if (lanes == 1) chain[0][0] else sumLanes(lanes, chain[0] + chain[1]);
+    for (&totals, sums) |*total, sum| total.* = sumLanes(lanes, sum);
 
-    comptime var width = stride / 2;
+    comptime var width = lanes / 2;
     inline while (width > 0) : (width /= 2) {
         if (x.len - j >= width) {
             const factor: @Vector(width, f32) = x[j..][0..width].*;
