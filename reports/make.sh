@@ -37,6 +37,12 @@ make_report() {
         "$harness" check --suite core,tinystories --out reports/conformance.jsonl || [ $? -eq 1 ]
         "$harness" report reports/conformance.jsonl --html reports/conformance.html --markdown reports/conformance.md
         ;;
+    fuzz)
+        # By the line protocol where there is one; then what the programs print that start at once.
+        "$harness" fuzz all --minutes 240 --models 10000 --json reports/fuzz.json || [ $? -eq 1 ]
+        "$harness" fuzz c c-q8 zig zig-q8 --level TEXT --minutes 120 --models 10000 --json reports/fuzz-text.json ||
+            [ $? -eq 1 ]
+        ;;
     *)
         echo "reports/make.sh: no report is called $1; see reports/README.md" >&2
         exit 2
@@ -44,7 +50,7 @@ make_report() {
     esac
 }
 
-for name in "${@:-speed int8 threads large reference calibration conformance}"; do
+for name in "${@:-speed int8 threads large reference calibration conformance fuzz}"; do
     for one in $name; do
         make_report "$one"
     done

@@ -49,7 +49,9 @@ def command(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Directory of failures and their database.", show_default="fuzz in the cache"),
+        typer.Option(
+            "--out", help="Directory of failures, tried first and added to.", show_default="fuzz in the cache"
+        ),
     ] = None,
     again: Annotated[Path | None, typer.Option("--again", help="Only judge a saved failure once more.")] = None,
     timeout_s: Annotated[float, typer.Option("--timeout-s", min=0.1, help="Seconds for each request.")] = 10.0,

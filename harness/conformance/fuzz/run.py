@@ -13,28 +13,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
-from unittest import SkipTest
 
 from harness.adapters.implementation import ProcessImplementation
 from harness.conformance.claim import last_line
+from harness.conformance.fuzz import saved
 from harness.conformance.fuzz.recipe import Recipe
-from harness.conformance.fuzz.saved import Failure, save
+from harness.conformance.fuzz.saved import Failure
 from harness.conformance.fuzz.trial import Asked, Subjects, Trier
 from harness.engine import blas_threads
 from harness.errors import BuildFailed, MissingDependency
 from harness.models import cache_dir
 from harness.results import Kind
 
-if TYPE_CHECKING:
-    from hypothesis import settings
-
 __all__ = ["Outcome", "Tally", "default_home", "fuzz"]
 
 ROUND = 200
 """Models that a program is given in its turn."""
-
-_MOST_REPLAYED = 100
 
 Progress = Callable[["Tally", float], None]
 """Told of a program's tally every now and then, with the seconds that are left."""
@@ -48,7 +42,7 @@ class Tally:
         levels: those that it was judged at.
         n_models: different ones that it was given.
         n_without_margins: drawn, and not given to it.
-        n_replayed: failures of the database that were tried again.
+        n_replayed: saved failures that were tried again.
         n_judged: tokens and rows of logits.
         kinds: verdicts by level.
         took_s: the judge's time included.
@@ -96,7 +90,7 @@ class Outcome:
 
 
 def default_home() -> Path:
-    """Where failures and their database are kept unless another directory is given."""
+    """Where failures are kept unless another directory is given."""
     return cache_dir() / "fuzz"
 
 
@@ -122,7 +116,7 @@ def fuzz(
         seed: of what is drawn; the same seed gives the same models.
         levels: as `Trier` takes them.
         is_sampled: whether seeded draws are asked for, too: wrong in a program whose random generator is another.
-        home: directory of the failures and of their database.
+        home: directory of the failures, those of earlier runs among them.
         time_s: limit for one request.
         calls: by its name, what a program is called on a command line.
 
@@ -218,7 +212,7 @@ class _Player:
         self._models = models
         self._deadline = deadline
         self._clock = clock
-        self._search = _Search(trier.impl, home / "database", is_sampled=is_sampled)
+        self._search = _Search(trier.impl, is_sampled=is_sampled)
         self._seen: set[int] = set()
         self._focus: tuple[str, Kind] | None = None
         self._smallest: tuple[Recipe, Asked] | None = None
@@ -245,33 +239,38 @@ class _Player:
 
     def replay(self) -> None:
         """Try what it failed on before, first of all."""
-        if not self.tally.skipped:
-            self._hunt(lambda: self._search.replay(self._is_wrong_again))
+        if self.tally.skipped:
+            return
+        begun = self._clock()
+        for directory in saved.of(self._home, self._trier.impl.manifest):
+            done = saved.again(directory, self._trier)
+            self.tally.n_replayed += 1
+            self._count(done)
+            if done[-1].verdict.kind.is_failure:
+                self.tally.failures.append(saved.known(directory, done[-1], self._called))
+        self.tally.took_s += self._clock() - begun
 
     def play(self, random: Random) -> None:
         """Give it a round of new models."""
-        self._hunt(lambda: self._search.draw(self._is_wrong, random))
+        begun = self._clock()
+        try:
+            is_shrunk = self._search.draw(self._is_wrong, random)
+        finally:
+            self.tally.took_s += self._clock() - begun
+        if self._smallest is not None:
+            self._save(is_shrunk=is_shrunk)
 
     def keep(self) -> None:
         """Save a failure whose shrinking was interrupted."""
         if self._smallest is not None:
             self._save(is_shrunk=False)
 
-    def _hunt(self, search: Callable[[], bool]) -> None:
-        begun = self._clock()
-        try:
-            is_shrunk = search()
-        finally:
-            self.tally.took_s += self._clock() - begun
-        if self._smallest is not None:
-            self._save(is_shrunk=is_shrunk)
-
     def _save(self, *, is_shrunk: bool) -> None:
         assert self._smallest is not None
         recipe, wrong = self._smallest
         self._smallest = None
         subject = self._subjects.of(recipe)
-        failure = save(
+        failure = saved.save(
             recipe,
             subject,
             wrong,
@@ -297,10 +296,6 @@ class _Player:
             return False
         self.tally.n_models += 1
         self._after = self.tally.n_models
-        return self._fails(recipe)
-
-    def _is_wrong_again(self, recipe: Recipe) -> bool:
-        self.tally.n_replayed += self._focus is None
         return self._fails(recipe)
 
     def _fails(self, recipe: Recipe) -> bool:
@@ -332,49 +327,30 @@ def _size(recipe: Recipe) -> tuple[int, int, int]:
 
 
 class _Search:
-    """Hypothesis, asked for recipes that fail; it saves them in its database, and makes them small."""
+    """Hypothesis, asked for recipes that fail, and to make them small."""
 
-    def __init__(self, impl: ProcessImplementation, database: Path, *, is_sampled: bool) -> None:
-        import hypothesis
-        from hypothesis.database import DirectoryBasedExampleDatabase
+    def __init__(self, impl: ProcessImplementation, *, is_sampled: bool) -> None:
+        from hypothesis import HealthCheck, Phase, settings
 
-        from harness.conformance.fuzz.strategy import REVISION, recipes, room_for
+        from harness.conformance.fuzz.strategy import recipes, room_for
 
         self._recipes = recipes(room_for(impl.manifest, is_sampled=is_sampled))
-        self._key = f"{REVISION}/{impl.name}".encode()
-        phase = hypothesis.Phase
-        common: dict[str, object] = {
-            "database": DirectoryBasedExampleDatabase(database),
-            "deadline": None,
-            "suppress_health_check": list(hypothesis.HealthCheck),
-        }
-        make = hypothesis.settings
-        self._replaying = make(
-            phases=(phase.reuse, phase.shrink),
-            max_examples=_MOST_REPLAYED,
-            **common,  # type: ignore[arg-type]
-        )
-        self._drawing = make(
-            phases=(phase.generate, phase.shrink),
+        # Its own database does not go with a seed; failures are kept as directories, which outlive the draws.
+        self._how = settings(
+            phases=(Phase.generate, Phase.shrink),
             max_examples=ROUND,
-            **common,  # type: ignore[arg-type]
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
         )
-
-    def replay(self, is_wrong: Callable[[Recipe], bool]) -> bool:
-        """Try what the database holds; return whether a failure was shrunk to the end."""
-        return self._find(is_wrong, self._replaying, Random(0))
 
     def draw(self, is_wrong: Callable[[Recipe], bool], random: Random) -> bool:
         """Try a round of new recipes; return whether a failure was shrunk to the end."""
-        return self._find(is_wrong, self._drawing, random)
-
-    def _find(self, is_wrong: Callable[[Recipe], bool], how: settings, random: Random) -> bool:
         from hypothesis import find
         from hypothesis.errors import Flaky, NoSuchExample
 
         try:
-            find(self._recipes, is_wrong, settings=how, random=random, database_key=self._key)
-        except (NoSuchExample, Flaky, SkipTest):
-            # Flaky: the same question was answered otherwise. SkipTest: the database holds nothing.
+            find(self._recipes, is_wrong, settings=self._how, random=random)
+        except (NoSuchExample, Flaky):  # Flaky: the same question was answered otherwise
             return False
         return True

@@ -3,7 +3,8 @@
     model.bin, tokenizer.bin    what the program was given
     failure.json                what was asked, and what came of it
 
-Nothing in it depends on how the model was drawn, so it can be tried again by any version, on any program.
+Nothing in it depends on how the model was drawn, so it can be tried again by any version, on any program. A directory
+of them is the database that every run begins with.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from typing import Annotated
 
 import pydantic
 
+from harness import checkpoint as checkpoints
+from harness.adapters.manifest import Manifest
 from harness.conformance.fuzz.recipe import Ask, Recipe
 from harness.conformance.fuzz.trial import Asked, Subject, Trier, write
 from harness.errors import InputError
 from harness.models import ModelFiles, load
 from harness.results import Verdict
 
-__all__ = ["FILE_NAME", "Failure", "again", "save"]
+__all__ = ["FILE_NAME", "Failure", "again", "known", "of", "save"]
 
 FILE_NAME = "failure.json"
 _SCHEMA = "harness-fuzz-failure/1"
@@ -42,7 +45,7 @@ class Failure:
         directory: where it is saved.
         called: what the program is called on a command line.
         checkpoint_bytes: size of the model's file.
-        after: models that the program was given before it failed first; 0: the database knew it.
+        after: models that the program was given before it failed first; 0: it was saved by an earlier run.
         is_shrunk: whether shrinking came to its end.
     """
 
@@ -74,6 +77,7 @@ class _Document(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="ignore", strict=True)
 
     schema_: str = pydantic.Field(alias="schema")
+    impl: str
     level: str
     prompt: Annotated[list[_Id], pydantic.Field(min_length=1)]
     asks: list[_Ask]
@@ -136,12 +140,25 @@ def _shape(recipe: Recipe) -> dict[str, object]:
     return {**shape, "group_size": recipe.group_size, "weights": asdict(recipe.weights)}
 
 
-def again(directory: Path, trier: Trier) -> Sequence[Asked]:
-    """Put a saved failure to a program once more, and return what comes of each question.
+def of(home: Path, manifest: Manifest) -> list[Path]:
+    """Return the directories under `home` that hold failures of a program, in containers that it reads.
 
     Raises:
-        InputError: the directory holds no failure.
+        InputError: one of them is damaged.
     """
+    found = sorted(path.parent for path in home.glob(f"*/{FILE_NAME}"))
+    own = [directory for directory in found if _read(directory).impl == manifest.name]
+    return [directory for directory in own if checkpoints.read(directory / "model.bin").format in manifest.formats]
+
+
+def known(directory: Path, wrong: Asked, called: str) -> Failure:
+    """Return a saved failure that happened again."""
+    size = (directory / "model.bin").stat().st_size
+    name = wrong.verdict.impl
+    return Failure(name, wrong.what, wrong.verdict, directory, called, size, after=0, is_shrunk=True)
+
+
+def _read(directory: Path) -> _Document:
     path = directory / FILE_NAME
     try:
         raw = path.read_bytes()
@@ -159,12 +176,23 @@ def again(directory: Path, trier: Trier) -> Sequence[Asked]:
         raise InputError(str(first["msg"]), path=path, where=f"key {where}" if where else None) from error
     if document.schema_ != _SCHEMA:
         raise InputError("is of another version", path=path, expected=_SCHEMA, actual=document.schema_)
+    return document
+
+
+def again(directory: Path, trier: Trier) -> Sequence[Asked]:
+    """Put a saved failure to a program once more, and return what comes of each question.
+
+    Raises:
+        InputError: the directory holds no failure, or one of a model that the program does not read.
+    """
+    directory = directory.absolute()
+    document = _read(directory)
     model = load(directory / "model.bin", directory / "tokenizer.bin")
     config = model.checkpoint.config
     if max(*document.prompt, *document.probe) >= config.vocab_size or (
         max(len(document.prompt), len(document.probe)) > config.seq_len
     ):
-        raise InputError("has ids that its model cannot take", path=path)
+        raise InputError("has ids that its model cannot take", path=directory / FILE_NAME)
     files = ModelFiles(
         model.name, directory / "model.bin", directory / "tokenizer.bin", "", "", model.checkpoint.format, False
     )

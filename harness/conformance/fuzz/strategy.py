@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from harness.adapters.manifest import Manifest
-from harness.conformance.fuzz.recipe import MIN_VOCAB, SPACE, Ask, Recipe, Weights
+from harness.conformance.fuzz.recipe import MAX_VOCAB, MIN_VOCAB, SPACE, Ask, Recipe, Weights
 from harness.errors import InputError
 from harness.model_config import ModelConfig
 
-__all__ = ["REVISION", "Room", "recipes", "room_for"]
-
-REVISION = 1
-"""Of the draws: what a database holds of another revision means other models."""
+__all__ = ["Room", "recipes", "room_for"]
 
 _INT8 = "llama2c-v2"
 _MAX_PROMPT = 8
@@ -55,11 +52,11 @@ def room_for(manifest: Manifest, *, is_sampled: bool = True) -> Room:
         InputError: its only vocabulary has no room for these pieces.
     """
     needs = manifest.needs
-    if needs.vocab_size is not None and needs.vocab_size < MIN_VOCAB:
+    if needs.vocab_size is not None and not MIN_VOCAB <= needs.vocab_size <= MAX_VOCAB:
         raise InputError(
-            "has too small a vocabulary for generated models",
+            "takes a vocabulary that generated models cannot have",
             path=manifest.path,
-            expected=f"at least {MIN_VOCAB}",
+            expected=f"{MIN_VOCAB} to {MAX_VOCAB} ids",
             actual=needs.vocab_size,
         )
     return Room(
@@ -90,9 +87,9 @@ def recipes(draw: st.DrawFn, room: Room) -> Recipe:
     group, straddles = draw(st.integers(0, 11)), draw(st.integers(0, 7)) == 7
     weights = Weights(
         seed=draw(st.integers(0, 2**32 - 1)),
-        loudness=draw(st.sampled_from([4.0, 1.5, 10.0])),
+        loudness=draw(st.sampled_from([4.0, 1.5, 10.0, 60.0])),
         gain=draw(st.sampled_from([1.0, 2.0, 0.5])),
-        peakedness=draw(st.sampled_from([1.0, 8.0, 0.1])),
+        peakedness=draw(st.sampled_from([1.0, 8.0, 0.1, 300.0])),
         smallness=draw(st.sampled_from([1.0, 0.01, 30.0])),
         stops=draw(st.booleans()),
     )
@@ -120,7 +117,7 @@ def recipes(draw: st.DrawFn, room: Room) -> Recipe:
     asks = [Ask(_any_of(draw, 1, config.seq_len + 1))]
     if room.is_sampled and draw(st.booleans()):
         temperature = draw(st.sampled_from([1.0, 0.5, 2.0]))
-        topp = draw(st.sampled_from([1.0, 0.9, 0.5]))
+        topp = draw(st.sampled_from([1.0, 0.9, 0.5, 0.0]))
         asks.append(Ask(_any_of(draw, 1, config.seq_len), temperature, topp, draw(_SEEDS)))
     n_probe = _any_of(draw, 1, config.seq_len)
     return Recipe(config, weights, group_size, form, prompt, tuple(asks), n_probe)
