@@ -135,7 +135,8 @@ fn hexed(bytes: &[u8]) -> String {
 }
 
 fn listed(ids: &[usize]) -> String {
-    ids.iter().fold(ids.len().to_string(), |list, id| format!("{} {}", list, id))
+    let words: Vec<String> = std::iter::once(&ids.len()).chain(ids).map(|id| id.to_string()).collect();
+    words.join(" ")
 }
 
 fn read<T: std::str::FromStr>(word: &str) -> Result<T, String> {

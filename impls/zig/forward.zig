@@ -233,7 +233,7 @@ pub const State = struct {
             .n_items = s.model.config.n_heads,
             .multiplications = 2 * s.model.config.dim * (pos + 1),
         });
-        trace.record("scores", layer, pos, s.raw_scores[0 .. s.model.config.n_heads * (pos + 1)]);
+        if (trace.isAsked()) trace.record("scores", layer, pos, s.raw_scores[0 .. s.model.config.n_heads * (pos + 1)]);
     }
 
     fn attendHead(s: *const State, layer: usize, head: usize, pos: usize) void {
