@@ -87,6 +87,7 @@ def judge_bytes(
     on_observed: Callable[[Case, Observation], None] | None = None,
     on_settled: Callable[[Verdict], None] | None = None,
     levels: Sequence[str] = (),
+    jobs: int = 1,
 ) -> list[Verdict]:
     """Judge by equality of bytes: the signature of `verify_group` without its cost."""
 

@@ -350,5 +350,10 @@ def test_a_dead_idle_spawner_is_replaced(tmp_path: Path) -> None:
 
 def test_the_documented_table_is_the_one_that_is_tested() -> None:
     text = (Path(__file__).parents[2] / "docs" / "trust.md").read_text("utf-8")
-    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in text.splitlines() if line.startswith("| `")]
+    names = {f"`{m.name}`" for m in MINIATURES}
+    # Programs of text have five columns; those of the line protocol, in a table of their own, three.
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| `")
+    ]
+    rows = [line[:3] for line in lines if len(line) == 5 and line[0] in names]
     assert rows == [[f"`{m.name}`", m.flaw, m.verdict] for m in MINIATURES]
