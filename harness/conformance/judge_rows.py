@@ -102,7 +102,7 @@ def judge_rows(
     common = encode_causes(
         tokenizer,
         [(row.text, ids) for one in asked.values() for row, ids in one.wrong],
-        [text for one in asked.values() for text in one.right],
+        [(row.text, row.ids) for one in asked.values() for row in one.right],
     )
     for case in todo:
         if case.key in asked and case.key not in found:
@@ -175,7 +175,7 @@ class _Asked:
     """
 
     wrong: list[tuple[Encoding, list[int]]] = field(default_factory=list)
-    right: list[bytes] = field(default_factory=list)
+    right: list[Encoding] = field(default_factory=list)
     wrong_texts: list[tuple[Encoding, bytes]] = field(default_factory=list)
     reproduce: str = ""
     decodes: bool = True
@@ -187,7 +187,7 @@ def _ask_texts(case: Case, session: Session) -> _Asked:
     for row in case.texts:
         ids = _encoded(session, row.text)
         if ids == list(row.ids):
-            found.right.append(row.text)
+            found.right.append(row)
         else:
             found.wrong.append((row, ids))
     for row in (*case.texts, *case.decoded):
@@ -229,7 +229,9 @@ def _texts_verdict(
     words = []
     if asked.wrong:
         wrong = [(row.text, ids) for row, ids in asked.wrong]
-        causes = common if common.whole else encode_causes(tokenizer, wrong, asked.right)
+        causes = (
+            common if common.whole else encode_causes(tokenizer, wrong, [(row.text, row.ids) for row in asked.right])
+        )
         row, ids = min(asked.wrong, key=lambda one: len(one[0].text))
         cause = ", or ".join(causes.whole) or "in no known way"
         words.append(
@@ -238,7 +240,10 @@ def _texts_verdict(
         )
     if asked.wrong_texts:
         n = len(case.texts) + len(case.decoded)
-        cause = decode_cause(tokenizer, [(row.ids, said) for row, said in asked.wrong_texts]) or "in no known way"
+        cause = (
+            decode_cause(tokenizer, [(row.ids, said, row.text) for row, said in asked.wrong_texts])
+            or "in no known way"
+        )
         row, said = min(asked.wrong_texts, key=lambda one: len(one[0].ids))
         words.append(
             f"decode: {len(asked.wrong_texts)} of {n} wrong: {cause}; "

@@ -30,14 +30,15 @@ class EncodeCauses:
 
 
 def encode_causes(
-    tokenizer: AnyTokenizer, wrong: Sequence[tuple[bytes, list[int]]], right: Sequence[bytes]
+    tokenizer: AnyTokenizer,
+    wrong: Sequence[tuple[bytes, Sequence[int]]],
+    right: Sequence[tuple[bytes, Sequence[int]]],
 ) -> EncodeCauses:
     """Try the known wrong ways of encoding.
 
     Args:
-        tokenizer: what is right. Of byte-level vocabularies no wrong ways are known.
-        wrong: texts, each with the ids that it became.
-        right: texts whose ids were right.
+        tokenizer: the vocabulary. Of byte-level ones no wrong ways are known.
+        wrong, right: texts, each with the ids that it became.
     """
     if not wrong or not isinstance(tokenizer, Tokenizer):
         return EncodeCauses()
@@ -46,8 +47,8 @@ def encode_causes(
         known.insert(0, ("as llama2.c's programs do (llama2.c)", HONEST))
     whole, partly = [], []
     for description, rules in known:
-        n = sum(_by(tokenizer, text, rules) == ids for text, ids in wrong)
-        if n == len(wrong) and all(_by(tokenizer, text, rules) == tokenizer.encode(text) for text in right):
+        n = sum(_by(tokenizer, text, rules) == list(ids) for text, ids in wrong)
+        if n == len(wrong) and all(_by(tokenizer, text, rules) == list(ids) for text, ids in right):
             whole.append(description)
         elif n:
             partly.append((description, n / len(wrong)))
@@ -62,11 +63,11 @@ def _by(tokenizer: Tokenizer, text: bytes, rules: EncodeRules) -> list[int]:
         return REFUSED
 
 
-def decode_cause(tokenizer: AnyTokenizer, wrong: Sequence[tuple[Sequence[int], bytes]]) -> str:
+def decode_cause(tokenizer: AnyTokenizer, wrong: Sequence[tuple[Sequence[int], bytes, bytes]]) -> str:
     """Name the known way of printing that gives every wrong text; empty if none does.
 
     Args:
-        wrong: ids, each list with the text that it became.
+        wrong: ids, the text that they became, and the right one.
     """
     trims: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
         ("all leading spaces are dropped", lambda text: text.lstrip(b" ")),
@@ -76,8 +77,8 @@ def decode_cause(tokenizer: AnyTokenizer, wrong: Sequence[tuple[Sequence[int], b
     if isinstance(tokenizer, Tokenizer):
         byte_of = [tokenizer.is_byte_piece(i) for i in range(tokenizer.vocab_size)]
         known = printings(tokenizer.pieces, byte_of, bos_id=tokenizer.bos_id)
-        names = [one.name for one in known if all(b"".join(one.render(ids)) == said for ids, said in wrong)]
-    names += [name for name, trim in trims if all(said == trim(tokenizer.decode(ids)) for ids, said in wrong)]
+        names = [one.name for one in known if all(b"".join(one.render(ids)) == said for ids, said, _ in wrong)]
+    names += [name for name, trim in trims if all(said == trim(expected) for _, said, expected in wrong)]
     return names[0] if names else ""
 
 

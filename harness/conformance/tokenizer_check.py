@@ -1,12 +1,13 @@
 """Tokenizer check: two encoders on thousands of hard texts, what they disagree in, and why.
 
-One side is judged, the other is right: a program that speaks the line protocol against a tokenizer file, as a rule.
-A disagreement is shrunk to a few bytes, and put down to one of the known wrong ways if that way explains every text
-that was put to the program, the right ones included.
+One side is judged, the other is right; either may be a tokenizer file of any format or a program that speaks the line
+protocol. A disagreement is shrunk to a few bytes, and put down to one of the known wrong ways if that way explains
+every text that was put to the program, the right ones included.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
@@ -18,16 +19,24 @@ from typing import Protocol
 from harness.adapters.implementation import ProcessImplementation
 from harness.adapters.process import Limits
 from harness.conformance.record import PlannedCase, answer
+from harness.conformance.rows import is_text
+from harness.conformance.tokenizer_causes import REFUSED, decode_cause, encode_causes, shown
+from harness.conformance.tokenizer_sides import File, Side
 from harness.conformance.verify import files_for, reference_of, verify_group
-from harness.errors import Refused, TokenizerError, Unsupported
-from harness.judging.printing import printings
+from harness.errors import InputError, Refused, TokenizerError, Unsupported
 from harness.models import ModelFiles
 from harness.results import Kind, Verdict
-from harness.tokenizer import Tokenizer
-from harness.tokenizer.bpe import KNOWN_WRONG
+from harness.tokenizer import AnyTokenizer
 from harness.tokenizer.hard_texts import hard_texts, long_text
 
-__all__ = ["Check", "Disagreement", "Encoder", "check_by_text", "check_program", "check_tokenizer"]
+__all__ = [
+    "Check",
+    "Disagreement",
+    "Encoder",
+    "check_by_text",
+    "check_sides",
+    "check_tokenizer",
+]
 
 _KEPT = 60  # wrong texts of each kind, and right ones, that are kept to find the cause by
 _MOST_DECODED = 400  # wrong texts of decoding that are kept
@@ -41,7 +50,7 @@ _QUADRATIC = 1.75  # exponent of time over length, from which on it is called qu
 
 
 class Encoder(Protocol):
-    """Something that encodes and decodes; `Tokenizer` and a line protocol's `Session` are two."""
+    """Something that encodes and decodes, and says Refused where it cannot; a line protocol's `Session` is one."""
 
     def encode(self, text: bytes, *, bos: bool = True, eos: bool = False) -> list[int]: ...
     def decode(self, ids: Sequence[int]) -> bytes: ...
@@ -106,28 +115,50 @@ class Check:
         return self.exponent >= _QUADRATIC and self.long_s >= _SLOW_S
 
 
-def check_program(
-    impl: ProcessImplementation,
-    files: ModelFiles,
+def check_sides(
+    actual: Side,
+    expected: Side | None = None,
     *,
+    files: ModelFiles | None = None,
     n_texts: int = 5000,
     seed: int = 1,
     limits: Limits | None = None,
 ) -> Check:
-    """Put the hard texts of a model's vocabulary to a program that speaks the line protocol.
+    """Put hard texts to one side, and compare with the other.
+
+    Args:
+        actual: what is judged.
+        expected: what is right; None: the tokenizer of `files`.
+        files: the model that programs load. Needed by programs, and where `expected` is None.
 
     Raises:
-        InputError: it cannot be given this model.
-        ImplementationError: it was lost, or broke the protocol.
+        InputError: a program cannot be given this model.
+        ImplementationError: a program was lost, or broke the protocol.
         MissingDependency: it cannot be run here.
     """
-    reference = reference_of(files)
-    tokenizer = reference.model.tokenizer
-    given = files_for(impl.manifest, files)
-    shape = (impl.manifest.needs.vocab_size or reference.config.vocab_size, reference.config.seq_len)
-    with impl.session(given.checkpoint, given.tokenizer, limits=limits, shape=shape) as session:
-        found = check_tokenizer(session, tokenizer, n_texts=n_texts, seed=seed)
-        session.quit()
+    with contextlib.ExitStack() as stack:
+
+        def opened(side: Side) -> Encoder:
+            if isinstance(side, File):
+                return side
+            assert files is not None, "a program needs a model"
+            reference = reference_of(files)
+            given = files_for(side.manifest, files)
+            shape = (side.manifest.needs.vocab_size or reference.config.vocab_size, reference.config.seq_len)
+            return stack.enter_context(side.session(given.checkpoint, given.tokenizer, limits=limits, shape=shape))
+
+        sides = [opened(side) for side in (actual, expected) if side is not None]
+        vocabulary = expected.tokenizer if isinstance(expected, File) else None
+        if vocabulary is None and files is not None:
+            vocabulary = reference_of(files).model.tokenizer
+        if vocabulary is None:
+            raise InputError("a tokenizer file needs another to be compared with", hint="name it with --against")
+        found = check_tokenizer(
+            sides[0], vocabulary, against=sides[1] if len(sides) > 1 else None, n_texts=n_texts, seed=seed
+        )
+        for side in sides:
+            if not isinstance(side, File):
+                side.quit()  # type: ignore[attr-defined]  # what is no file is a session
     return found
 
 
@@ -149,7 +180,7 @@ def check_by_text(
     tokenizer = reference_of(files).model.tokenizer
     by_kind: dict[str, list[bytes]] = {}
     for kind, text in itertools.islice(hard_texts(tokenizer), _MOST_LOOKED_AT):
-        if 0 < len(text) <= _PROMPT_BYTES and not text.startswith(b"-") and _is_utf8(text):
+        if 0 < len(text) <= _PROMPT_BYTES and not text.startswith(b"-") and is_text(text):
             by_kind.setdefault(kind, []).append(text)
     chosen: dict[bytes, str] = {}
     for n in range(n_texts):
@@ -167,18 +198,14 @@ def check_by_text(
     return verify_group(cases, impl, files=files, limits=limits, levels=["TEXT"])
 
 
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+# ---- the comparison -----------------------------------------------------------------------------------------------
 
 
 def check_tokenizer(
     actual: Encoder,
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     *,
+    against: Encoder | None = None,
     n_texts: int = 5000,
     seed: int = 1,
     texts: Iterable[tuple[str, bytes]] | None = None,
@@ -187,25 +214,26 @@ def check_tokenizer(
     """Put texts to an encoder, and their right ids to its decoder.
 
     Args:
-        tokenizer: what is right.
-        n_texts: as many of the hard texts of its vocabulary.
+        tokenizer: the vocabulary, from which the texts and the causes come; what is right, unless
+        against: is given, whose ids and texts are right then.
+        n_texts: as many of the hard texts of the vocabulary.
         texts: these instead, each with its kind.
 
     Raises:
         ImplementationError: the program was lost, or broke the protocol.
     """
+    right_side = against or File(tokenizer)
     found = Check()
     start = clock()
     wrong: list[tuple[str, bytes, list[int]]] = []
-    right: list[bytes] = []
-    wrong_texts: list[tuple[str, bytes, list[int], bytes]] = []
+    right: list[tuple[bytes, list[int]]] = []
+    wrong_texts: list[tuple[str, bytes, list[int], bytes, bytes]] = []
     offers = {"encode": True, "decode": True}
     counts: Counter[str] = Counter()
     wrong_counts: Counter[str] = Counter()
     for kind, text in itertools.islice(texts if texts is not None else hard_texts(tokenizer, seed=seed), n_texts):
-        try:
-            expected = tokenizer.encode(text)
-        except TokenizerError:
+        expected = _ids(right_side, text)
+        if expected == REFUSED:
             continue  # this vocabulary cannot say it
         found.n_texts += 1
         counts[kind] += 1
@@ -216,43 +244,40 @@ def check_tokenizer(
                 if wrong_counts[kind] <= _KEPT:
                     wrong.append((kind, text, ids))
             elif counts[kind] - wrong_counts[kind] <= _KEPT:
-                right.append(text)
+                right.append((text, ids))
         if offers["decode"] and (said := _decoded(actual, expected, offers)) is not None:
             found.n_decoded += 1
-            if said != tokenizer.decode(expected):
+            whole = right_side.decode(expected)
+            if said != whole:
                 found.decode_wrong += 1
                 if found.decode_wrong <= _MOST_DECODED:
-                    wrong_texts.append((kind, text, expected, said))
+                    wrong_texts.append((kind, text, expected, said, whole))
     found.by_kind = {kind: (n, wrong_counts[kind]) for kind, n in counts.items()}
     found.unsupported = tuple(verb for verb, is_there in offers.items() if not is_there)
     if wrong:
-        _find_encode_cause(found, tokenizer, wrong, right)
-        found.examples += _examples(actual, tokenizer, wrong)
+        causes = encode_causes(tokenizer, [(text, ids) for _, text, ids in wrong], right)
+        found.encode_cause, found.partly = ", or ".join(causes.whole), causes.partly
+        found.examples += _examples(actual, right_side, wrong)
     if wrong_texts:
-        _find_decode_cause(found, tokenizer, wrong_texts)
+        found.decode_cause = decode_cause(tokenizer, [one[2:] for one in wrong_texts])
         by_ids = {tuple(one[2]): one for one in sorted(wrong_texts, key=lambda one: -len(one[2]))}
         shortest = list(by_ids.values())[: -_SHOWN - 1 : -1]
         found.examples += [
-            Disagreement(kind, text, tuple(ids), _text(said), _text(tokenizer.decode(ids)))
-            for kind, text, ids, said in shortest
+            Disagreement(kind, text, tuple(ids), _text(said), _text(whole))
+            for kind, text, ids, said, whole in shortest
         ]
     if offers["encode"]:
-        _time_long(found, actual, tokenizer, clock)
+        _time_long(found, actual, right_side, clock)
     found.took_s = clock() - start
     return found
 
 
-_REFUSED = [-1]  # stands for an encoding that the program refused
-
-
 def _encoded(actual: Encoder, text: bytes, offers: dict[str, bool]) -> list[int] | None:
     try:
-        return actual.encode(text)
+        return _ids(actual, text)
     except Unsupported:
         offers["encode"] = False
         return None
-    except Refused:
-        return _REFUSED
 
 
 def _decoded(actual: Encoder, ids: Sequence[int], offers: dict[str, bool]) -> bytes | None:
@@ -265,83 +290,35 @@ def _decoded(actual: Encoder, ids: Sequence[int], offers: dict[str, bool]) -> by
         return b"error: " + refusal.what.encode()
 
 
-# ---- why -----------------------------------------------------------------------------------------------------------
-
-
-def _find_encode_cause(
-    found: Check, tokenizer: Tokenizer, wrong: Sequence[tuple[str, bytes, list[int]]], right: Sequence[bytes]
-) -> None:
-    """Name the known wrong ways that give what the program gave, for every text."""
-    whole, partly = [], []
-    for name, description, rules in KNOWN_WRONG:
-
-        def by_rule(text: bytes, rules: object = rules) -> list[int]:
-            try:
-                return tokenizer.encode(text, rules=rules)  # type: ignore[arg-type]
-            except TokenizerError:
-                return _REFUSED
-
-        n = sum(by_rule(text) == ids for _, text, ids in wrong)
-        if n == len(wrong) and all(by_rule(text) == tokenizer.encode(text) for text in right):
-            whole.append(f"{description} ({name})")
-        elif n:
-            partly.append((f"{description} ({name})", n / len(wrong)))
-    found.encode_cause = ", or ".join(whole)
-    found.partly = tuple(sorted(partly, key=lambda one: -one[1])[:3]) if not whole else ()
-
-
-def _find_decode_cause(
-    found: Check, tokenizer: Tokenizer, wrong: Sequence[tuple[str, bytes, list[int], bytes]]
-) -> None:
-    byte_of = [tokenizer.is_byte_piece(i) for i in range(tokenizer.vocab_size)]
-    known = printings(tokenizer.pieces, byte_of, bos_id=tokenizer.bos_id)
-    names = [
-        printing.name
-        for printing in known
-        if all(b"".join(printing.render(ids)) == said for _, _, ids, said in wrong)
-    ]
-    trims: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
-        ("all leading spaces are dropped", lambda text: text.lstrip(b" ")),
-        ("white space at both ends is dropped", bytes.strip),
-    )
-    for name, trim in trims:
-        if all(said == trim(tokenizer.decode(ids)) for _, _, ids, said in wrong):
-            names.append(name)
-    found.decode_cause = names[0] if names else ""
+def _ids(side: Encoder, text: bytes) -> list[int]:
+    try:
+        return side.encode(text)
+    except Refused:
+        return REFUSED
 
 
 # ---- the smallest examples -----------------------------------------------------------------------------------------
 
 
 def _examples(
-    actual: Encoder, tokenizer: Tokenizer, wrong: Sequence[tuple[str, bytes, list[int]]]
+    actual: Encoder, right_side: Encoder, wrong: Sequence[tuple[str, bytes, list[int]]]
 ) -> list[Disagreement]:
     """Shrink the shortest disagreement of each kind, and keep some."""
     first: dict[str, tuple[str, bytes, list[int]]] = {}
     for one in sorted(wrong, key=lambda one: len(one[1])):
         first.setdefault(one[0], one)
-    shown: dict[bytes, Disagreement] = {}
+    found: dict[bytes, Disagreement] = {}
     for kind, text, _ in itertools.islice(first.values(), _SHOWN):
 
         def differs(candidate: bytes) -> bool:
-            try:
-                return _ids(actual, candidate) != tokenizer.encode(candidate)
-            except TokenizerError:
-                return False
+            expected = _ids(right_side, candidate)
+            return expected != REFUSED and _ids(actual, candidate) != expected
 
         least = shrink(text, differs)
-        shown.setdefault(
-            least,
-            Disagreement(kind, least, (), _numbers(_ids(actual, least)), _numbers(tokenizer.encode(least))),
+        found.setdefault(
+            least, Disagreement(kind, least, (), shown(_ids(actual, least)), shown(_ids(right_side, least)))
         )
-    return list(shown.values())
-
-
-def _ids(actual: Encoder, text: bytes) -> list[int]:
-    try:
-        return actual.encode(text)
-    except Refused:
-        return _REFUSED
+    return list(found.values())
 
 
 def shrink(text: bytes, is_wrong: Callable[[bytes], bool]) -> bytes:
@@ -363,12 +340,6 @@ def shrink(text: bytes, is_wrong: Callable[[bytes], bool]) -> bytes:
     return text
 
 
-def _numbers(ids: Sequence[int]) -> str:
-    if ids == _REFUSED:
-        return "an error"
-    return " ".join(map(str, ids[:16])) + (" ..." if len(ids) > 16 else "")
-
-
 def _text(raw: bytes) -> str:
     return repr(raw[:64])[1:]
 
@@ -376,27 +347,23 @@ def _text(raw: bytes) -> str:
 # ---- time ----------------------------------------------------------------------------------------------------------
 
 
-def _time_long(found: Check, actual: Encoder, tokenizer: Tokenizer, clock: Callable[[], float]) -> None:
+def _time_long(found: Check, actual: Encoder, right_side: Encoder, clock: Callable[[], float]) -> None:
     """Fit the exponent of time over length; the quickest of five, since others use the machine too."""
     times = []
     for length in _LENGTHS:
         text = long_text(length)
-        try:
-            expected = tokenizer.encode(text)
-        except TokenizerError:
+        expected = _ids(right_side, text)
+        if expected == REFUSED:
             return
         took = []
         for _ in range(5):
             start = clock()
-            try:
-                ids = actual.encode(text)
-            except (Unsupported, Refused):
-                ids = _REFUSED
+            ids = _ids(actual, text)
             took.append(clock() - start)
         if ids != expected and not found.encode_wrong:
             found.encode_wrong += 1
             found.examples.append(
-                Disagreement("long text", text[:64], (), _numbers(ids), _numbers(expected) + f" ({length:,} bytes)")
+                Disagreement("long text", text[:64], (), shown(ids), shown(expected) + f" ({length:,} bytes)")
             )
         times.append(min(took))
     logs = [(math.log(length), math.log(max(took, 1e-9))) for length, took in zip(_LENGTHS, times, strict=True)]

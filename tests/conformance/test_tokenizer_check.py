@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness import formats
 from harness.__main__ import main
 from harness.adapters.implementation import ProcessImplementation
 from harness.adapters.manifest import load as load_manifests
 from harness.conformance.tokenizer_check import check_by_text, check_tokenizer, shrink
+from harness.conformance.tokenizer_sides import File
 from harness.errors import Refused, TokenizerError, Unsupported
+from harness.formats import WriteOptions
 from harness.models import impls_dir, load, locate
 from harness.results import Kind
+from harness.tokenizer import ByteLevelTokenizer, write_any
 from harness.tokenizer.bpe import HONEST, KNOWN_WRONG
+from harness.tokenizer.byte_level import LLAMA3
 from harness.tokenizer.hard_texts import hard_texts, long_text
 from tests.line_miniatures import PROGRAM
 
@@ -191,3 +197,81 @@ def test_the_command_line_names_the_cause(capsys, tmp_path):
     assert "PROTOCOL: expected the model's vocab_size" in capsys.readouterr().out
     assert main(["tokenizer", f"{sys.executable} {PROGRAM} mute", "--timeout-s", "0.3"]) == 1
     assert "TIMED_OUT" in capsys.readouterr().out
+
+
+# ---- any two
+
+
+@pytest.fixture(scope="module")
+def formats_of_gqa(tmp_path_factory):
+    """The embedded tokenizer in other formats."""
+    directory = tmp_path_factory.mktemp("formats")
+    write_any(TOKENIZER, directory / "gqa.model")
+    model = load(FILES.checkpoint, FILES.tokenizer)
+    formats.write(model.checkpoint, directory / "gqa.gguf", options=WriteOptions(tokenizer=TOKENIZER))
+    (directory / "dir").mkdir()
+    write_any(TOKENIZER, directory / "dir" / "tokenizer.model")
+    return directory
+
+
+@pytest.mark.parametrize("name", ["gqa.model", "gqa.gguf", "dir"])
+def test_a_file_of_any_format_is_compared_and_the_one_rule_in_which_they_differ_named(name, formats_of_gqa, capsys):
+    # SentencePiece takes a literal U+2581 for a space, llama2.c does not; so does GGUF, which follows it.
+    file = str(formats_of_gqa / name)
+    assert main(["tokenizer", file, "--against", str(FILES.tokenizer), "--texts", str(N)]) == 1
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"{name} against gqa-tok.bin: MISMATCH: 2,800 texts")
+    assert "a literal U+2581 is taken for a space (meta-space)" in shown
+    assert "vocabulary" not in shown
+    assert main(["tokenizer", str(FILES.tokenizer), "-z", file, "--texts", str(N)]) == 1
+    assert "as llama2.c's programs do (llama2.c)" in capsys.readouterr().out
+    assert main(["tokenizer", file, "-z", str(formats_of_gqa / "gqa.model"), "--texts", "900"]) == 0
+    assert "EXACT" in capsys.readouterr().out
+
+
+def test_a_file_is_compared_with_a_models_own_and_other_pieces_are_told(formats_of_gqa, capsys):
+    assert main(["tokenizer", str(FILES.tokenizer), "--texts", "300"]) == 0
+    assert capsys.readouterr().out.startswith("gqa-tok.bin on gqa: EXACT")
+    other = str(locate("mha").tokenizer)
+    assert main(["tokenizer", other, "-z", str(formats_of_gqa / "gqa.model"), "--texts", "300"]) == 1
+    assert "  vocabulary: 397 pieces, expected 512\n" in capsys.readouterr().out
+
+
+def test_a_program_is_compared_with_a_file_and_with_another_program(formats_of_gqa, capsys):
+    assert main(["tokenizer", "numpy", "-z", str(FILES.tokenizer), "--texts", "100"]) == 0
+    assert capsys.readouterr().out.startswith("numpy against gqa-tok.bin on gqa: EXACT")
+    assert main(["tokenizer", "numpy", "-z", str(formats_of_gqa / "gqa.model"), "--texts", str(N)]) == 1
+    assert "as llama2.c's programs do (llama2.c)" in capsys.readouterr().out
+    assert main(["tokenizer", "numpy", "--against", "numpy", "--texts", "100"]) == 0
+    assert capsys.readouterr().out.startswith("numpy against numpy on gqa: EXACT")
+
+
+def test_byte_level_vocabularies_are_compared_too():
+    pytest.importorskip("regex")
+    pieces = (*(bytes((byte,)) for byte in range(256)), b"on", b" up", b"aa", b"aaa", b"<|end|>")
+    ours = ByteLevelTokenizer(pieces, frozenset({260}), (LLAMA3,))
+    assert check_tokenizer(File(ours), ours, n_texts=1500).verdict is Kind.EXACT
+    by_rank = replace(ours, pieces=(*pieces[:256], b"aaa", *pieces[257:259], b"on", b"<|end|>"))
+    found = check_tokenizer(File(by_rank), ours, n_texts=1500)
+    assert (found.verdict, found.encode_cause) == (Kind.MISMATCH, "")
+
+
+def test_texts_that_are_few_come_before_those_that_are_many():
+    kinds = [kind for _, (kind, _) in zip(range(1800), hard_texts(TOKENIZER), strict=False)]
+    assert {"byte", "words", "invalid UTF-8", "piece", "merge order"} <= set(kinds[:1200])
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path, capsys):
+    assert main(["tokenizer", str(text_only(tmp_path, "").manifest.path), "-z", "numpy"]) == 2
+    assert "only prints text" in capsys.readouterr().err
+    assert main(["tokenizer", "numpy", "-z", str(text_only(tmp_path, "").manifest.path)]) == 2
+    capsys.readouterr()
+    (tmp_path / "empty").mkdir()
+    assert main(["tokenizer", str(tmp_path / "empty")]) == 2
+    assert "no tokenizer is in this directory" in capsys.readouterr().err
+    assert main(["tokenizer", str(FILES.checkpoint)]) == 2
+    assert "not a llama2.c tokenizer" in capsys.readouterr().err
+    bare = tmp_path / "bare.gguf"
+    formats.write(load(FILES.checkpoint, FILES.tokenizer).checkpoint, bare)
+    assert main(["tokenizer", str(bare)]) == 2
+    assert "no tokenizer is in this gguf file" in capsys.readouterr().err
