@@ -15,7 +15,8 @@ static inline bool is_traced(void) {
 }
 
 static void close_trace(void) {
-    if (fclose(trace_file) == 0) return;
+    const bool is_whole = !ferror(trace_file);
+    if (fclose(trace_file) == 0 && is_whole) return;
     fprintf(stderr, "run: HARNESS_TRACE: cannot write the trace\n");
     _exit(EXIT_FAILURE);
 }
