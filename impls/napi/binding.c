@@ -1,19 +1,27 @@
 /* Kernel functions for Node: checks every argument, throws, and never computes.
  *
- *     matmul(out, weights, x)                                            all Float32Array
- *     matmulQ8(out, codes, scales, xCodes, xScales, group)               codes are Int8Array
+ *     matmul(out, weights, x)
+ *     matmulQ8(out, codes, scales, xCodes, xScales, group)
+ *     quantize(codes, scales, x, group)
+ *     score(scores, queries, keys, nKvHeads, headDim, count)
+ *     softmax(scores, nHeads, count)
+ *     mix(out, weights, values, nKvHeads, headDim, count)
+ *     swiglu(gate, up)
+ *     lanes                                                              number
  *     instructions                                                       string
  *
- * Rows are out.length, columns x.length. TypeError: a wrong number or type of arguments, or a detached buffer.
- * RangeError: lengths that do not fit each other, or an out that overlaps what is read. */
+ * Arrays of codes are Int8Array, all others Float32Array; a matrix has out.length rows and x.length columns. TypeError: a
+ * wrong number or type of arguments, or a detached buffer. RangeError: numbers out of range, lengths that do not fit each
+ * other or an int, or an array written that overlaps one read. */
 #define NAPI_VERSION 8
+#include <limits.h>
 #include <node_api.h>
 #include <stdbool.h>
 #include <stdio.h>
 
 #include "kernel.h"
 
-enum { MAX_ARGUMENTS = 6, MAX_GROUP = 65536 };
+enum { MAX_ARGUMENTS = 6, MAX_GROUP = 65536, MAX_LENGTH = INT_MAX / 2 };
 
 /* A typed array that was checked. */
 typedef struct {
@@ -55,17 +63,17 @@ static bool take_arguments(napi_env env, napi_callback_info info, napi_value *va
 
 static bool take_array(napi_env env, napi_value value, const char *name, napi_typedarray_type type, Array *array) {
     char message[96];
-    bool is_typed_array = false, is_detached = false;
     napi_typedarray_type found = napi_uint8_array;
     napi_value buffer;
-    if (napi_is_typedarray(env, value, &is_typed_array) != napi_ok || !is_typed_array ||
-        napi_get_typedarray_info(env, value, &found, &array->length, &array->data, &buffer, NULL) != napi_ok ||
+    if (napi_get_typedarray_info(env, value, &found, &array->length, &array->data, &buffer, NULL) != napi_ok ||
         found != type) {
         snprintf(message, sizeof message, "%s must be %s", name,
                  type == napi_float32_array ? "a Float32Array" : "an Int8Array");
         return type_error(env, message);
     }
-    if (napi_is_detached_arraybuffer(env, buffer, &is_detached) != napi_ok || is_detached) {
+    /* One whose buffer is detached has no length any more. */
+    bool is_detached = false;
+    if (array->length == 0 && (napi_is_detached_arraybuffer(env, buffer, &is_detached) != napi_ok || is_detached)) {
         snprintf(message, sizeof message, "the buffer of %s is detached", name);
         return type_error(env, message);
     }
@@ -73,10 +81,39 @@ static bool take_array(napi_env env, napi_value value, const char *name, napi_ty
     return true;
 }
 
+static bool take_vector(napi_env env, napi_value value, const char *name, Array *array) {
+    return take_array(env, value, name, napi_float32_array, array);
+}
+
+static bool take_codes(napi_env env, napi_value value, const char *name, Array *array) {
+    return take_array(env, value, name, napi_int8_array, array);
+}
+
+/* A whole number from 1 to most. */
+static bool take_count(napi_env env, napi_value value, const char *name, size_t most, size_t *count) {
+    char message[96];
+    double number = 0;
+    if (napi_get_value_double(env, value, &number) != napi_ok) {
+        snprintf(message, sizeof message, "%s must be a number", name);
+        return type_error(env, message);
+    }
+    if (!(number >= 1 && number <= (double)most) || number != (double)(size_t)number) {
+        snprintf(message, sizeof message, "%s must be a whole number from 1 to %zu", name, most);
+        return range_error(env, message);
+    }
+    *count = (size_t)number;
+    return true;
+}
+
 /* Whether length is a * b, which may not fit a size_t. */
 static bool is_product(size_t length, size_t a, size_t b) {
     if (a == 0 || b == 0) return length == 0;
     return length % a == 0 && length / a == b;
+}
+
+/* Kernels count the elements of a vector in int. */
+static bool is_too_long(const Array *vector) {
+    return vector->length > MAX_LENGTH;
 }
 
 static bool overlap(const Array *a, const Array *b) {
@@ -88,12 +125,13 @@ static bool overlap(const Array *a, const Array *b) {
 static napi_value call_matmul(napi_env env, napi_callback_info info) {
     napi_value values[3];
     Array out, weights, x;
-    if (!take_arguments(env, info, values, 3) || !take_array(env, values[0], "out", napi_float32_array, &out) ||
-        !take_array(env, values[1], "weights", napi_float32_array, &weights) ||
-        !take_array(env, values[2], "x", napi_float32_array, &x))
+    if (!take_arguments(env, info, values, 3) || !take_vector(env, values[0], "out", &out) ||
+        !take_vector(env, values[1], "weights", &weights) || !take_vector(env, values[2], "x", &x))
         return NULL;
     if (!is_product(weights.length, out.length, x.length))
         range_error(env, "weights.length is not out.length * x.length");
+    else if (is_too_long(&out) || is_too_long(&x))
+        range_error(env, "a vector is too long");
     else if (overlap(&out, &weights) || overlap(&out, &x))
         range_error(env, "out overlaps an input");
     else
@@ -101,25 +139,14 @@ static napi_value call_matmul(napi_env env, napi_callback_info info) {
     return NULL;
 }
 
-/* A whole number from 1 to MAX_GROUP. */
-static bool take_group(napi_env env, napi_value value, size_t *group) {
-    double number = 0;
-    if (napi_get_value_double(env, value, &number) != napi_ok) return type_error(env, "group must be a number");
-    if (!(number >= 1 && number <= MAX_GROUP) || number != (double)(size_t)number)
-        return range_error(env, "group must be a whole number from 1 to 65536");
-    *group = (size_t)number;
-    return true;
-}
-
 static napi_value call_matmul_q8(napi_env env, napi_callback_info info) {
     napi_value values[6];
     Array out, codes, scales, x_codes, x_scales;
     size_t group;
-    if (!take_arguments(env, info, values, 6) || !take_array(env, values[0], "out", napi_float32_array, &out) ||
-        !take_array(env, values[1], "codes", napi_int8_array, &codes) ||
-        !take_array(env, values[2], "scales", napi_float32_array, &scales) ||
-        !take_array(env, values[3], "xCodes", napi_int8_array, &x_codes) ||
-        !take_array(env, values[4], "xScales", napi_float32_array, &x_scales) || !take_group(env, values[5], &group))
+    if (!take_arguments(env, info, values, 6) || !take_vector(env, values[0], "out", &out) ||
+        !take_codes(env, values[1], "codes", &codes) || !take_vector(env, values[2], "scales", &scales) ||
+        !take_codes(env, values[3], "xCodes", &x_codes) || !take_vector(env, values[4], "xScales", &x_scales) ||
+        !take_count(env, values[5], "group", MAX_GROUP, &group))
         return NULL;
     if (!is_product(codes.length, out.length, x_codes.length))
         range_error(env, "codes.length is not out.length * xCodes.length");
@@ -127,20 +154,146 @@ static napi_value call_matmul_q8(napi_env env, napi_callback_info info) {
         range_error(env, "there are fewer scales than groups of codes");
     else if (x_scales.length < x_codes.length / group)
         range_error(env, "there are fewer xScales than groups of xCodes");
+    else if (is_too_long(&out) || is_too_long(&x_codes))
+        range_error(env, "a vector is too long");
     else if (overlap(&out, &codes) || overlap(&out, &scales) || overlap(&out, &x_codes) || overlap(&out, &x_scales))
         range_error(env, "out overlaps an input");
-    else
-        matmul_q8(out.data, codes.data, scales.data, x_codes.data, x_scales.data, out.length, x_codes.length, group);
+    else if (!matmul_q8(out.data, codes.data, scales.data, x_codes.data, x_scales.data, out.length, x_codes.length, group))
+        range_error(env, "out of memory");
     return NULL;
 }
 
+static napi_value call_quantize(napi_env env, napi_callback_info info) {
+    napi_value values[4];
+    Array codes, scales, x;
+    size_t group;
+    if (!take_arguments(env, info, values, 4) || !take_codes(env, values[0], "codes", &codes) ||
+        !take_vector(env, values[1], "scales", &scales) || !take_vector(env, values[2], "x", &x) ||
+        !take_count(env, values[3], "group", MAX_GROUP, &group))
+        return NULL;
+    if (codes.length != x.length)
+        range_error(env, "codes.length is not x.length");
+    else if (scales.length < x.length / group)
+        range_error(env, "there are fewer scales than groups of codes");
+    else if (is_too_long(&x))
+        range_error(env, "a vector is too long");
+    else if (overlap(&codes, &x) || overlap(&scales, &x) || overlap(&codes, &scales))
+        range_error(env, "arrays overlap");
+    else if (!quantize_q8(codes.data, scales.data, x.data, x.length, group))
+        range_error(env, "out of memory");
+    return NULL;
+}
+
+/* What score() and mix() have in common: the shapes of scores, of queries or results, and of a cache whose heads are
+ * width elements wide. */
+static bool take_heads(napi_env env, const napi_value *values, const Array *scores, const Array *heads,
+                       const Array *cache, bool in_whole_lanes, Heads *h) {
+    if (!take_count(env, values[3], "nKvHeads", MAX_LENGTH, &h->n_kv_heads) ||
+        !take_count(env, values[4], "headDim", MAX_LENGTH, &h->head_dim) ||
+        !take_count(env, values[5], "count", MAX_LENGTH, &h->count))
+        return false;
+    const size_t lanes = kernel_lanes();
+    const size_t width = in_whole_lanes ? (h->head_dim + lanes - 1) / lanes * lanes : h->head_dim;
+    h->n_heads = heads->length / h->head_dim;
+    if (h->n_heads == 0 || heads->length % h->head_dim != 0 || h->n_heads % h->n_kv_heads != 0)
+        return range_error(env, "heads are not nKvHeads times so many of headDim");
+    h->capacity = cache->length / width / h->n_kv_heads;
+    if (!is_product(cache->length, h->capacity, width * h->n_kv_heads) || h->capacity % lanes != 0)
+        return range_error(env, "the cache has no whole number of blocks");
+    if (h->count > h->capacity) return range_error(env, "count is more than the cache holds");
+    if (!is_product(scores->length, h->n_heads, h->capacity))
+        return range_error(env, "scores.length is not heads times positions");
+    return true;
+}
+
+static napi_value call_score(napi_env env, napi_callback_info info) {
+    napi_value values[6];
+    Array scores, queries, keys;
+    Heads heads;
+    if (!take_arguments(env, info, values, 6) || !take_vector(env, values[0], "scores", &scores) ||
+        !take_vector(env, values[1], "queries", &queries) || !take_vector(env, values[2], "keys", &keys) ||
+        !take_heads(env, values, &scores, &queries, &keys, false, &heads))
+        return NULL;
+    if (overlap(&scores, &queries) || overlap(&scores, &keys))
+        range_error(env, "scores overlaps an input");
+    else
+        score_heads(scores.data, queries.data, keys.data, &heads);
+    return NULL;
+}
+
+static napi_value call_softmax(napi_env env, napi_callback_info info) {
+    napi_value values[3];
+    Array scores;
+    Heads heads = {0};
+    if (!take_arguments(env, info, values, 3) || !take_vector(env, values[0], "scores", &scores) ||
+        !take_count(env, values[1], "nHeads", MAX_LENGTH, &heads.n_heads) ||
+        !take_count(env, values[2], "count", MAX_LENGTH, &heads.count))
+        return NULL;
+    heads.capacity = scores.length / heads.n_heads;
+    if (scores.length % heads.n_heads != 0)
+        range_error(env, "scores.length is no multiple of nHeads");
+    else if (heads.count > heads.capacity)
+        range_error(env, "count is more than a head's scores");
+    else
+        softmax_heads(scores.data, &heads);
+    return NULL;
+}
+
+static napi_value call_mix(napi_env env, napi_callback_info info) {
+    napi_value values[6];
+    Array out, weights, cached;
+    Heads heads;
+    if (!take_arguments(env, info, values, 6) || !take_vector(env, values[0], "out", &out) ||
+        !take_vector(env, values[1], "weights", &weights) || !take_vector(env, values[2], "values", &cached) ||
+        !take_heads(env, values, &weights, &out, &cached, true, &heads))
+        return NULL;
+    if (overlap(&out, &weights) || overlap(&out, &cached))
+        range_error(env, "out overlaps an input");
+    else
+        mix_heads(out.data, weights.data, cached.data, &heads);
+    return NULL;
+}
+
+static napi_value call_swiglu(napi_env env, napi_callback_info info) {
+    napi_value values[2];
+    Array gate, up;
+    if (!take_arguments(env, info, values, 2) || !take_vector(env, values[0], "gate", &gate) ||
+        !take_vector(env, values[1], "up", &up))
+        return NULL;
+    if (gate.length != up.length)
+        range_error(env, "up.length is not gate.length");
+    else if (is_too_long(&gate))
+        range_error(env, "a vector is too long");
+    else if (overlap(&gate, &up))
+        range_error(env, "gate overlaps up");
+    else
+        swiglu_values(gate.data, up.data, gate.length);
+    return NULL;
+}
+
+#define FUNCTION(name, function) {.utf8name = name, .method = function, .attributes = napi_enumerable}
+#define VALUE(name, its_value) {.utf8name = name, .value = its_value, .attributes = napi_enumerable}
+
 NAPI_MODULE_INIT() {
-    napi_value instructions;
-    if (napi_create_string_utf8(env, kernel_instructions(), NAPI_AUTO_LENGTH, &instructions) != napi_ok) return NULL;
+    const char *path = kernel_instructions();
+    if (path == NULL) {
+        range_error(env, "LLAMA_PATH names no path that this machine has");
+        return NULL;
+    }
+    napi_value instructions, lanes;
+    if (napi_create_string_utf8(env, path, NAPI_AUTO_LENGTH, &instructions) != napi_ok ||
+        napi_create_uint32(env, (uint32_t)kernel_lanes(), &lanes) != napi_ok)
+        return NULL;
     const napi_property_descriptor properties[] = {
-        {.utf8name = "matmul", .method = call_matmul, .attributes = napi_enumerable},
-        {.utf8name = "matmulQ8", .method = call_matmul_q8, .attributes = napi_enumerable},
-        {.utf8name = "instructions", .value = instructions, .attributes = napi_enumerable},
+        FUNCTION("matmul", call_matmul),
+        FUNCTION("matmulQ8", call_matmul_q8),
+        FUNCTION("quantize", call_quantize),
+        FUNCTION("score", call_score),
+        FUNCTION("softmax", call_softmax),
+        FUNCTION("mix", call_mix),
+        FUNCTION("swiglu", call_swiglu),
+        VALUE("instructions", instructions),
+        VALUE("lanes", lanes),
     };
     if (napi_define_properties(env, exports, sizeof properties / sizeof *properties, properties) != napi_ok) return NULL;
     return exports;

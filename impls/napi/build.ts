@@ -22,7 +22,9 @@ flags.push("-ffp-contract=off", "-fvisibility=hidden", "-shared", "-isystem", in
 // Node's functions are found when it loads the add-on.
 if (process.platform === "darwin") flags.push("-undefined", "dynamic_lookup");
 
-const sources = ["binding.c", `kernel_${kernel}.c`].map((name) => join(import.meta.dirname, name));
+// impls/c's kernels: all paths of the processor family, or plain C alone.
+if (kernel === "plain") flags.push("-DSTRICT");
+const sources = ["binding.c", "kernel.c"].map((name) => join(import.meta.dirname, name));
 const done = spawnSync(compiler, [...compilerArguments, ...flags, ...sources, "-o", target], { stdio: "inherit" });
 if (done.error) console.error(done.error.message);
 process.exit(done.status ?? 1);

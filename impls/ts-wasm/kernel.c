@@ -1,7 +1,9 @@
 /* The kernel for WebAssembly, in its 128-bit vectors. Addresses are those of the memory that the host provides.
  *
  * float32: four rows at a time, each in two vectors of partial sums. int8: exact integer sums of 16-bit products, then the
- * scaled sums of groups from left to right, one operation and one rounding at a time: four rows in the four lanes. */
+ * scaled sums of groups from left to right, one operation and one rounding at a time: four rows in the four lanes.
+ *
+ * Attention: impls/ts/kernel.ts has the shapes. Four positions or four elements side by side, each sum in its own order. */
 #include <stddef.h>
 #include <stdint.h>
 #include <wasm_simd128.h>
@@ -132,5 +134,158 @@ void matmul_q8(float *out, const int8_t *codes, const float *scales, const int8_
             sum += scaled * x_scales[g];
         }
         out[i] = sum;
+    }
+}
+
+/* ---- Vectors of float32 that are no matrices ------------------------------------------------------------------ */
+
+enum { LANES = 4 };
+
+static inline v128_t add(v128_t a, v128_t b) {
+    return wasm_f32x4_add(a, b);
+}
+
+static inline v128_t multiply(v128_t a, v128_t b) {
+    return wasm_f32x4_mul(a, b);
+}
+
+/* count < LANES floats, zeros after them. */
+static inline v128_t load_part(const float *from, size_t count) {
+    float lanes[LANES] = {0};
+    for (size_t i = 0; i < count; i++) lanes[i] = from[i];
+    return wasm_v128_load(lanes);
+}
+
+static inline void store_part(float *to, v128_t v, size_t count) {
+    float lanes[LANES];
+    wasm_v128_store(lanes, v);
+    for (size_t i = 0; i < count; i++) to[i] = lanes[i];
+}
+
+/* Within 2 units of the last place of exp(x). Below -87, and above 88, the value of those; NaN stays. */
+static inline v128_t exponential(v128_t x) {
+    x = wasm_f32x4_max(wasm_f32x4_min(x, wasm_f32x4_const_splat(88)), wasm_f32x4_const_splat(-87));
+    /* exp(x) = 2^n exp(r), |r| <= ln(2) / 2. Adding 1.5 * 2^23 rounds to an integer, which the low bits then are. ln 2
+     * comes in two parts, of which the first has so few bits that n times it is exact. */
+    const v128_t rounder = wasm_f32x4_const_splat(0x1.8p23f);
+    const v128_t shifted = add(multiply(x, wasm_f32x4_const_splat(0x1.715476p0f)), rounder);
+    const v128_t n = wasm_f32x4_sub(shifted, rounder);
+    v128_t r = wasm_f32x4_sub(x, multiply(n, wasm_f32x4_const_splat(0x1.62e4p-1f)));
+    r = wasm_f32x4_sub(r, multiply(n, wasm_f32x4_const_splat(0x1.7f7d1cp-20f)));
+    /* (exp(r) - 1 - r) / r^2, fitted so that the largest relative error of exp(r) is 3e-9. */
+    v128_t series = wasm_f32x4_const_splat(0x1.6a1a7p-10f);
+    series = add(multiply(series, r), wasm_f32x4_const_splat(0x1.123fc6p-7f));
+    series = add(multiply(series, r), wasm_f32x4_const_splat(0x1.555916p-5f));
+    series = add(multiply(series, r), wasm_f32x4_const_splat(0x1.55548ap-3f));
+    series = add(multiply(series, r), wasm_f32x4_const_splat(0x1.fffffcp-2f));
+    const v128_t power = add(add(multiply(multiply(series, r), r), r), wasm_f32x4_const_splat(1));
+    return wasm_i32x4_add(power, wasm_i32x4_shl(shifted, 23)); /* n goes to where the exponent is */
+}
+
+static void softmax(float *x, size_t n) {
+    float largest = x[0];
+    for (size_t i = 1; i < n; i++)
+        if (x[i] > largest) largest = x[i];
+    const v128_t most = wasm_f32x4_splat(largest);
+    const size_t whole = n - n % LANES;
+    v128_t sums = wasm_f32x4_const_splat(0);
+    for (size_t i = 0; i < whole; i += LANES) {
+        const v128_t power = exponential(wasm_f32x4_sub(wasm_v128_load(x + i), most));
+        wasm_v128_store(x + i, power);
+        sums = add(sums, power);
+    }
+    float sum = sum_of_lanes(sums);
+    store_part(x + whole, exponential(wasm_f32x4_sub(load_part(x + whole, n - whole), most)), n - whole);
+    for (size_t i = whole; i < n; i++) sum += x[i];
+    for (size_t i = 0; i < n; i++) x[i] /= sum;
+}
+
+EXPORT("softmax") void softmax_heads(float *scores, size_t n_heads, size_t capacity, size_t count) {
+    for (size_t h = 0; h < n_heads; h++) softmax(scores + h * capacity, count);
+}
+
+static inline v128_t gated(v128_t gate, v128_t up) {
+    const v128_t one = wasm_f32x4_const_splat(1);
+    return multiply(wasm_f32x4_div(gate, add(one, exponential(wasm_f32x4_neg(gate)))), up);
+}
+
+EXPORT("swiglu") void swiglu(float *gate, const float *up, size_t n) {
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) wasm_v128_store(gate + i, gated(wasm_v128_load(gate + i), wasm_v128_load(up + i)));
+    if (i < n) store_part(gate + i, gated(load_part(gate + i, n - i), load_part(up + i, n - i)), n - i);
+}
+
+/* The scores of n blocks of four positions; their sums fill each other's waits. */
+static inline __attribute__((always_inline)) void score_blocks(float *scores, const float *q, const float *keys,
+                                                               size_t head_dim, v128_t root, size_t n) {
+    v128_t sums[4] = {wasm_f32x4_const_splat(0), wasm_f32x4_const_splat(0), wasm_f32x4_const_splat(0),
+                      wasm_f32x4_const_splat(0)};
+    for (size_t i = 0; i < head_dim; i++) {
+        const v128_t element = wasm_v128_load32_splat(q + i);
+        for (size_t b = 0; b < n; b++)
+            sums[b] = add(sums[b], multiply(element, wasm_v128_load(keys + (b * head_dim + i) * LANES)));
+    }
+    for (size_t b = 0; b < n; b++) wasm_v128_store(scores + b * LANES, wasm_f32x4_div(sums[b], root));
+}
+
+EXPORT("score")
+void score_heads(float *scores, const float *queries, const float *keys, size_t n_heads, size_t n_kv_heads,
+                 size_t head_dim, size_t capacity, size_t count) {
+    const v128_t root = wasm_f32x4_sqrt(wasm_f32x4_splat((float)head_dim));
+    for (size_t h = 0; h < n_heads; h++, scores += capacity, queries += head_dim) {
+        const float *k = keys + h / (n_heads / n_kv_heads) * capacity * head_dim;
+        size_t t = 0;
+        for (; t + 3 * LANES < count; t += 4 * LANES)
+            score_blocks(scores + t, queries, k + t * head_dim, head_dim, root, 4);
+        for (; t < count; t += LANES) score_blocks(scores + t, queries, k + t * head_dim, head_dim, root, 1);
+    }
+}
+
+/* n vectors of elements of the result; of the last one count elements are stored if it is not whole. */
+static inline __attribute__((always_inline)) void mix_vectors(float *out, const float *weights, const float *values,
+                                                              size_t n_positions, size_t stride, size_t n, size_t count) {
+    v128_t sums[4] = {wasm_f32x4_const_splat(0), wasm_f32x4_const_splat(0), wasm_f32x4_const_splat(0),
+                      wasm_f32x4_const_splat(0)};
+    for (size_t t = 0; t < n_positions; t++) {
+        const v128_t weight = wasm_v128_load32_splat(weights + t);
+        for (size_t i = 0; i < n; i++)
+            sums[i] = add(sums[i], multiply(weight, wasm_v128_load(values + t * stride + i * LANES)));
+    }
+    if (count < LANES)
+        store_part(out, sums[0], count);
+    else
+        for (size_t i = 0; i < n; i++) wasm_v128_store(out + i * LANES, sums[i]);
+}
+
+EXPORT("mix")
+void mix_heads(float *out, const float *weights, const float *values, size_t n_heads, size_t n_kv_heads,
+               size_t head_dim, size_t capacity, size_t count) {
+    const size_t width = (head_dim + LANES - 1) / LANES * LANES;
+    for (size_t h = 0; h < n_heads; h++, out += head_dim, weights += capacity) {
+        const float *v = values + h / (n_heads / n_kv_heads) * capacity * width;
+        size_t i = 0;
+        for (; i + 4 * LANES <= head_dim; i += 4 * LANES) mix_vectors(out + i, weights, v + i, count, width, 4, LANES);
+        for (; i < head_dim; i += LANES) mix_vectors(out + i, weights, v + i, count, width, 1, head_dim - i);
+    }
+}
+
+/* ---- int8 inputs ---------------------------------------------------------------------------------------------- */
+
+/* One scale per whole group; halves go away from zero. An all-zero group divides 0 by 0: code 0. */
+EXPORT("quantize") void quantize(int8_t *codes, float *scales, const float *x, size_t n, size_t group) {
+    for (size_t g = 0; g < n / group; g++, codes += group, x += group) {
+        float largest = 0;
+        for (size_t i = 0; i < group; i++) {
+            const float size = __builtin_fabsf(x[i]);
+            if (size > largest) largest = size;
+        }
+        const float scale = largest / 127.0f;
+        scales[g] = scale;
+        for (size_t i = 0; i < group; i++) {
+            /* Away from zero by the float below one half, then cut: a float32 half itself would round 0.49999997 up. */
+            const float code = x[i] / scale;
+            const float raised = code + __builtin_copysignf(0x1.fffffep-2f, code);
+            codes[i] = __builtin_fabsf(raised) < 256 ? (int8_t)(int)raised : 0;
+        }
     }
 }

@@ -7,12 +7,14 @@
  */
 import { readFileSync } from "node:fs";
 import { Failure } from "../ts/failure.ts";
-import type { Kernel } from "../ts/kernel.ts";
+import type { Heads, Kernel } from "../ts/kernel.ts";
 
 const PAGE_BYTES = 65536;
 const MAX_BYTES = 2 ** 32;
 /** Vectors are loaded 16 bytes at a time, fastest from such addresses. */
 const ALIGNMENT = 16;
+/** Floats in a vector. */
+const LANES = 4;
 /** The module's own stack and constants lie below __heap_base, which the build keeps below this. */
 const MODULE_BYTES = 2 * PAGE_BYTES;
 
@@ -29,9 +31,15 @@ type Exports = {
     cols: number,
     group: number,
   ): void;
+  quantize(codes: number, scales: number, x: number, length: number, group: number): void;
+  score(scores: number, queries: number, keys: number, ...heads: [number, number, number, number, number]): void;
+  softmax(scores: number, nHeads: number, capacity: number, count: number): void;
+  mix(out: number, weights: number, values: number, ...heads: [number, number, number, number, number]): void;
+  swiglu(gate: number, up: number, length: number): void;
 };
 
 export class WasmKernel implements Kernel {
+  readonly lanes = LANES;
   readonly #module: WebAssembly.Module;
   #memory: WebAssembly.Memory | undefined;
   #exports: Exports | undefined;
@@ -85,8 +93,7 @@ export class WasmKernel implements Kernel {
   matmulQ8(...[out, weights, x, group]: Parameters<Kernel["matmulQ8"]>): void {
     const rows = out.length;
     const cols = x.codes.length;
-    if (!Number.isInteger(group) || group < 1 || group > 65536)
-      throw new RangeError("group must be a whole number from 1 to 65536");
+    checkGroup(group);
     if (weights.codes.length !== rows * cols) throw new RangeError("codes.length is not out.length * xCodes.length");
     if (weights.scales.length < Math.floor((rows * cols) / group))
       throw new RangeError("there are fewer scales than groups of codes");
@@ -102,6 +109,54 @@ export class WasmKernel implements Kernel {
       group,
     );
   }
+
+  quantize(...[out, x, group]: Parameters<Kernel["quantize"]>): void {
+    checkGroup(group);
+    if (out.codes.length !== x.length) throw new RangeError("codes.length is not x.length");
+    if (out.scales.length < Math.floor(x.length / group)) throw new RangeError("there are fewer scales than groups of codes");
+    this.#exports!.quantize(this.#address(out.codes), this.#address(out.scales), this.#address(x), x.length, group);
+  }
+
+  score(...[scores, queries, keys, heads, count]: Parameters<Kernel["score"]>): void {
+    const { nHeads, nKvHeads, headDim, capacity } = heads;
+    checkHeads(heads, count, scores);
+    if (queries.length !== nHeads * headDim) throw new RangeError("queries.length is not nHeads * headDim");
+    if (keys.length !== nKvHeads * capacity * headDim) throw new RangeError("keys.length is not that of the heads");
+    const addresses = [this.#address(scores), this.#address(queries), this.#address(keys)] as const;
+    this.#exports!.score(...addresses, nHeads, nKvHeads, headDim, capacity, count);
+  }
+
+  softmax(...[scores, heads, count]: Parameters<Kernel["softmax"]>): void {
+    checkHeads(heads, count, scores);
+    this.#exports!.softmax(this.#address(scores), heads.nHeads, heads.capacity, count);
+  }
+
+  mix(...[out, weights, values, heads, count]: Parameters<Kernel["mix"]>): void {
+    const { nHeads, nKvHeads, headDim, capacity } = heads;
+    checkHeads(heads, count, weights);
+    if (out.length !== nHeads * headDim) throw new RangeError("out.length is not nHeads * headDim");
+    const width = Math.ceil(headDim / LANES) * LANES;
+    if (values.length !== nKvHeads * capacity * width) throw new RangeError("values.length is not that of the heads");
+    const addresses = [this.#address(out), this.#address(weights), this.#address(values)] as const;
+    this.#exports!.mix(...addresses, nHeads, nKvHeads, headDim, capacity, count);
+  }
+
+  swiglu(gate: Float32Array, up: Float32Array): void {
+    if (up.length !== gate.length) throw new RangeError("up.length is not gate.length");
+    this.#exports!.swiglu(this.#address(gate), this.#address(up), gate.length);
+  }
+}
+
+function checkGroup(group: number): void {
+  if (!Number.isInteger(group) || group < 1 || group > 65536)
+    throw new RangeError("group must be a whole number from 1 to 65536");
+}
+
+function checkHeads({ nHeads, nKvHeads, headDim, capacity }: Heads, count: number, scores: Float32Array): void {
+  for (const number of [nHeads, nKvHeads, headDim, count, capacity / LANES, nHeads / nKvHeads])
+    if (!Number.isInteger(number) || number < 1) throw new RangeError("heads must be whole, and positions whole blocks");
+  if (count > capacity) throw new RangeError("count is more than the cache holds");
+  if (scores.length !== nHeads * capacity) throw new RangeError("scores.length is not nHeads * capacity");
 }
 
 export function loadKernel(file: string): WasmKernel {

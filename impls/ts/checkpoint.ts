@@ -46,13 +46,15 @@ export type Model = {
 const MAGIC = 0x616b3432;
 const HEADER_BYTES = 256; // of versions 1 and 2
 const BOS = 1;
-/** Two norms and seven matrices, which in int8 have two arrays each; and generously what is there once. */
-const ARRAYS_PER_LAYER = 16;
+/** Two norms, seven matrices, which in int8 have two arrays each, two caches; and generously what is there once. */
+const ARRAYS_PER_LAYER = 18;
 const OTHER_ARRAYS = 64;
 
-/** What a run holds besides weights, in vectors that meet the kernel: generously, all of them. */
-function activationBytes(c: Config): number {
-  return 4 * (8 * c.dim + 4 * c.hiddenDim + 4 * c.kvDim + 2 * c.vocabSize);
+/** What a run of so many positions holds besides weights, all of which meets the kernel: generously. */
+function activationBytes(c: Config, positions: number, lanes: number): number {
+  const capacity = positions + lanes;
+  const caches = capacity * (c.nHeads + c.nLayers * c.nKvHeads * (2 * c.headDim + lanes));
+  return 4 * (8 * c.dim + 4 * c.hiddenDim + 4 * c.kvDim + 2 * c.vocabSize + caches);
 }
 
 /** Refuse dimensions that mean nothing, and derive the others. */
@@ -83,13 +85,14 @@ class TensorReader {
   readonly #kernel: Kernel;
   readonly #config: Config;
 
-  constructor(file: FileReader, kernel: Kernel, config: Config) {
+  constructor(file: FileReader, kernel: Kernel, config: Config, positions: number) {
     this.#file = file;
     this.#kernel = kernel;
     this.#config = config;
     // Each layer has norms in the file, which bounds everything that is made per layer by the file's size.
     file.need("norms of all layers", 8 * config.nLayers * config.dim);
-    kernel.reserve(file.size + activationBytes(config), ARRAYS_PER_LAYER * config.nLayers + OTHER_ARRAYS);
+    const activations = activationBytes(config, Math.min(positions, config.seqLen), kernel.lanes);
+    kernel.reserve(file.size + activations, ARRAYS_PER_LAYER * config.nLayers + OTHER_ARRAYS);
   }
 
   vector(what: string, length: number): Float32Array {
@@ -156,12 +159,12 @@ function joinLayers(
 }
 
 /** A 28-byte header without magic. A vocabulary size that is not positive says that the classifier is stored. */
-function readVersion0(file: FileReader, kernel: Kernel): Model {
+function readVersion0(file: FileReader, kernel: Kernel, positions: number): Model {
   file.seek(0);
   const header = file.view("header", 28);
   const tied = header.getInt32(20, true) > 0;
   const config = checkedConfig(file.path, header, 0, tied ? 1 : -1, 0);
-  const tensors = new TensorReader(file, kernel, config);
+  const tensors = new TensorReader(file, kernel, config, positions);
   const tokEmbedding = tensors.embedding("token embedding");
   const attnNorm = tensors.norms("attention norm");
   const attention = tensors.attention();
@@ -178,7 +181,7 @@ function readVersion0(file: FileReader, kernel: Kernel): Model {
 }
 
 /** A 256-byte header with magic and version; all norms first, no tables. */
-function readVersion1Or2(file: FileReader, kernel: Kernel, version: number): Model {
+function readVersion1Or2(file: FileReader, kernel: Kernel, positions: number, version: number): Model {
   file.seek(0);
   const header = file.view("header", HEADER_BYTES);
   const tied = header.getUint8(36) !== 0;
@@ -187,7 +190,7 @@ function readVersion1Or2(file: FileReader, kernel: Kernel, version: number): Mod
   // Dividing dim, the group divides every tensor; up to 2^16, the int32 sum over a group cannot overflow.
   if (version === 2 && (group <= 0 || group > 1 << 16 || config.dim % group !== 0))
     throw new Failure(`${file.path}: bad header: group size ${group} does not divide dim ${config.dim}`);
-  const tensors = new TensorReader(file, kernel, config);
+  const tensors = new TensorReader(file, kernel, config, positions);
   const attnNorm = tensors.norms("attention norm");
   const ffnNorm = tensors.norms("ffn norm");
   const finalNorm = tensors.vector("final norm", config.dim);
@@ -197,13 +200,14 @@ function readVersion1Or2(file: FileReader, kernel: Kernel, version: number): Mod
   return { config, tokEmbedding, layers, finalNorm, lmHead };
 }
 
-export function readModel(name: Buffer, kernel: Kernel): Model {
+/** positions: how many will be run, at most; the context bounds it. */
+export function readModel(name: Buffer, kernel: Kernel, positions = Infinity): Model {
   if (endianness() !== "LE") throw new Failure("the files are little-endian and used as they are: this machine is not");
   const file = new FileReader(name);
   const start = file.view("header", 8);
   const version = start.getUint32(0, true) === MAGIC ? start.getInt32(4, true) : 0;
-  if (version === 0 && start.getUint32(0, true) !== MAGIC) return closing(file, readVersion0(file, kernel));
-  if (version === 1 || version === 2) return closing(file, readVersion1Or2(file, kernel, version));
+  if (version === 0 && start.getUint32(0, true) !== MAGIC) return closing(file, readVersion0(file, kernel, positions));
+  if (version === 1 || version === 2) return closing(file, readVersion1Or2(file, kernel, positions, version));
   throw new Failure(`${file.path}: checkpoint version ${version} is not supported, only 0, 1 and 2 are`);
 }
 

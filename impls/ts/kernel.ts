@@ -1,16 +1,39 @@
 /**
- * Where the time goes: a matrix times a vector. Everything else is the same program whatever the kernel.
+ * Where the time goes: a matrix times a vector, attention, the activation. Everything else is the same program whatever
+ * the kernel.
  *
  * A kernel owns the memory it works on, because a WebAssembly module reaches nothing but its own. The program asks it for
  * every weight, and for every vector that is multiplied or receives a product.
  */
 
-const { fround } = Math;
+import { quantize, softmax, swiglu } from "./arithmetic.ts";
+
+const { fround, sqrt } = Math;
 
 /** int8 codes in groups; group g covers codes g * group .. g * group + group - 1, whose values are code * scales[g]. */
 export type Quantized = { readonly codes: Int8Array; readonly scales: Float32Array };
 
+/**
+ * The heads of a layer: each of nKvHeads serves nHeads / nKvHeads query heads. With a kernel's lanes, shapes are, row-major
+ *
+ *     queries  (nHeads, headDim)
+ *     keys     (nKvHeads, capacity / lanes, headDim, lanes): the positions of a block are innermost
+ *     values   (nKvHeads, capacity, headDim rounded up to whole lanes)
+ *     scores   (nHeads, capacity)
+ *
+ * so that sums over positions or elements can be taken side by side, each in its own order.
+ */
+export type Heads = {
+  readonly nHeads: number;
+  readonly nKvHeads: number;
+  readonly headDim: number;
+  readonly capacity: number; // positions that there is room for, in whole blocks of lanes
+};
+
 export interface Kernel {
+  /** Positions in a block of keys. */
+  readonly lanes: number;
+
   /** Say how much floats() and codes() will be asked for, at most: bytes, and in how many arrays. Called once, first. */
   reserve(bytes: number, arrays: number): void;
   /** Zeroed memory for that many items. */
@@ -29,6 +52,21 @@ export interface Kernel {
    * published shapes (172 or 1376 columns, group 64) depend on it.
    */
   matmulQ8(out: Float32Array, weights: Quantized, x: Quantized, group: number): void;
+
+  /** As quantize() in arithmetic.ts, to the bit. */
+  quantize(out: Quantized, x: Float32Array, group: number): void;
+
+  /** scores = q . key / sqrt(headDim) for the first count positions, each summed from left to right in float32. */
+  score(scores: Float32Array, queries: Float32Array, keys: Float32Array, heads: Heads, count: number): void;
+
+  /** The first count scores of each head become weights, in place, in any order and precision not below float32's. */
+  softmax(scores: Float32Array, heads: Heads, count: number): void;
+
+  /** out (nHeads, headDim) = sum over the first count positions of weight * value, in their order in float32. */
+  mix(out: Float32Array, weights: Float32Array, values: Float32Array, heads: Heads, count: number): void;
+
+  /** gate becomes silu(gate) * up, in any precision not below float32's. */
+  swiglu(gate: Float32Array, up: Float32Array): void;
 }
 
 /** Memory from JavaScript's own heap, for kernels that can reach it. */
@@ -46,6 +84,33 @@ export const heap = {
  */
 export const typescriptKernel: Kernel = {
   ...heap,
+  lanes: 4,
+  quantize,
+  swiglu,
+
+  softmax(scores, heads, count) {
+    for (let start = 0; start < scores.length; start += heads.capacity) softmax(scores, start, start + count);
+  },
+
+  score(scores, queries, keys, { nHeads, nKvHeads, headDim, capacity }, count) {
+    const root = fround(sqrt(headDim));
+    const sharing = nHeads / nKvHeads;
+    for (let h = 0; h < nHeads; h++) {
+      const q = h * headDim;
+      const k = Math.floor(h / sharing) * capacity * headDim;
+      for (let t = 0; t < count; t += 4) scoreBlock(scores, h * capacity + t, queries, q, headDim, keys, k + t * headDim, root);
+    }
+  },
+
+  mix(out, weights, values, { nHeads, nKvHeads, headDim, capacity }, count) {
+    const width = Math.ceil(headDim / 4) * 4;
+    const sharing = nHeads / nKvHeads;
+    out.fill(0);
+    for (let h = 0; h < nHeads; h++) {
+      const v = Math.floor(h / sharing) * capacity * width;
+      mixValues(out, h * headDim, headDim, values, v, width, weights, h * capacity, count);
+    }
+  },
 
   matmul(out, weights, x) {
     const rows = out.length;
@@ -158,4 +223,68 @@ export const typescriptKernel: Kernel = {
 /** sum + groupSum * scale * xScale in float32, each operation rounded. */
 function addScaled(sum: number, groupSum: number, scale: number, xScale: number): number {
   return fround(sum + fround(fround(fround(groupSum) * scale) * xScale));
+}
+
+/** Four scores, each summed from left to right side by side, as one sum waits for each of its additions. */
+function scoreBlock(
+  scores: Float32Array,
+  first: number,
+  queries: Float32Array,
+  q: number,
+  headDim: number,
+  keys: Float32Array,
+  block: number,
+  root: number,
+): void {
+  let s0 = 0;
+  let s1 = 0;
+  let s2 = 0;
+  let s3 = 0;
+  for (let i = 0; i < headDim; i++) {
+    const qi = queries[q + i];
+    const k = block + 4 * i;
+    s0 = fround(s0 + fround(qi * keys[k]));
+    s1 = fround(s1 + fround(qi * keys[k + 1]));
+    s2 = fround(s2 + fround(qi * keys[k + 2]));
+    s3 = fround(s3 + fround(qi * keys[k + 3]));
+  }
+  scores[first] = s0 / root;
+  scores[first + 1] = s1 / root;
+  scores[first + 2] = s2 / root;
+  scores[first + 3] = s3 / root;
+}
+
+/** out += sum over t of weight t * value t, oldest first; four at a time, which spares loading and storing out. */
+function mixValues(
+  out: Float32Array,
+  first: number,
+  headDim: number,
+  values: Float32Array,
+  start: number,
+  width: number,
+  weights: Float32Array,
+  w: number,
+  count: number,
+): void {
+  let t = 0;
+  for (; t + 4 <= count; t += 4) {
+    const v0 = start + t * width;
+    const v1 = v0 + width;
+    const v2 = v1 + width;
+    const v3 = v2 + width;
+    const a0 = weights[w + t];
+    const a1 = weights[w + t + 1];
+    const a2 = weights[w + t + 2];
+    const a3 = weights[w + t + 3];
+    for (let i = 0; i < headDim; i++) {
+      let sum = fround(out[first + i] + fround(a0 * values[v0 + i]));
+      sum = fround(sum + fround(a1 * values[v1 + i]));
+      sum = fround(sum + fround(a2 * values[v2 + i]));
+      out[first + i] = sum + fround(a3 * values[v3 + i]);
+    }
+  }
+  for (; t < count; t++) {
+    const v = start + t * width;
+    for (let i = 0; i < headDim; i++) out[first + i] += fround(weights[w + t] * values[v + i]);
+  }
 }

@@ -218,7 +218,7 @@ function run(makeKernel: () => Kernel): void {
   if (words[0] === "--lines") return answerLines(makeKernel);
   const kernel = makeKernel();
   const options = parseOptions(words);
-  const model = readModel(Buffer.from(options.checkpoint, "latin1"), kernel);
+  const model = readModel(Buffer.from(options.checkpoint, "latin1"), kernel, options.steps || Infinity);
   const { seqLen, vocabSize } = model.config;
   const steps = options.steps === 0 ? seqLen : Math.min(options.steps, seqLen);
   const tokenizer = new Tokenizer(Buffer.from(options.tokenizer, "latin1"), vocabSize);

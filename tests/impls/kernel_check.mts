@@ -1,9 +1,11 @@
 /**
  * Hold a kernel against plain loops, for every row length from 1 to 130: kernel_check.mts ts | napi FILE | wasm FILE.
  *
- * float32 products may be summed in any order, within the bound of such a sum; int8 products must agree to the bit. Behind
- * every array lies memory full of NaN, which shows in a result that reads too far.
+ * float32 products may be summed in any order, within the bound of such a sum, and exponentials are within a few units of
+ * the last place; int8 products, scores and mixed values must agree to the bit. Behind every array lies memory full of
+ * NaN, which shows in a result that reads too far.
  */
+import { quantize } from "../../impls/ts/arithmetic.ts";
 import type { Kernel } from "../../impls/ts/kernel.ts";
 
 async function makeKernel(name: string, file: string): Promise<Kernel> {
@@ -15,7 +17,7 @@ async function makeKernel(name: string, file: string): Promise<Kernel> {
 const { fround } = Math;
 const [name, file] = process.argv.slice(2);
 const kernel = await makeKernel(name, file);
-kernel.reserve(1 << 20, 16);
+kernel.reserve(1 << 27, 2000);
 
 let state = 12345;
 /** Uniform in [-1, 1). */
@@ -87,5 +89,98 @@ for (let cols = 1; cols <= 130; cols++) {
     }
     checks++;
   }
+}
+
+// ---- Codes, as arithmetic.ts rounds them
+
+for (const group of [1, 2, 5, 8, 16, 32, 48, 64]) {
+  const length = 3 * group + (group % 7);
+  const x = floats(0, length, 1).map((value, i) => (i < group ? 0 : (value * 2 ** (i % 9)) / 3)); // the first group is zeros
+  const input = floats(0, length, 1);
+  input.set(x);
+  if (group >= 8) input.set([127, 0.5, -1.5, 2.5, 0.49999997, -0.49999997, 126.5, -3.5], group); // scale 1, and halves
+  const out = { codes: codes(0, length, 1), scales: floats(1, Math.floor(length / group), 2) };
+  const expected = { codes: out.codes.slice(), scales: out.scales.slice() };
+  kernel.quantize(out, input, group);
+  quantize(expected, input, group);
+  if (String(out.codes) !== String(expected.codes)) fail(`codes, group ${group}`, out.codes, expected.codes);
+  if (String(out.scales) !== String(expected.scales)) fail(`scales, group ${group}`, out.scales, expected.scales);
+  checks++;
+}
+
+// ---- Attention: queries, keys and values by position and element, then as the kernel wants them
+
+const { lanes } = kernel;
+for (const headDim of [2, 6, 8, 14, 16, 24, 48, 64, 66, 128]) {
+  for (const count of [1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 31, 49, 64, 65, 80]) {
+    const [nHeads, nKvHeads] = headDim > 64 ? [2, 1] : count % 2 ? [4, 2] : [3, 3];
+    const capacity = Math.ceil(count / lanes) * lanes;
+    const width = Math.ceil(headDim / lanes) * lanes;
+    const heads = { nHeads, nKvHeads, headDim, capacity };
+    const queries = kernel.floats(nHeads * headDim).map(random);
+    const given = { queries: kernel.floats(queries.length), keys: kernel.floats(nKvHeads * capacity * headDim) };
+    given.queries.set(queries);
+    const key = (kv: number, t: number, i: number): number =>
+      given.keys[(kv * capacity + t - (t % lanes)) * headDim + i * lanes + (t % lanes)];
+    for (let i = 0; i < given.keys.length; i++) given.keys[i] = random();
+    const values = kernel.floats(nKvHeads * capacity * width);
+    for (let i = 0; i < values.length; i++) if (i % width < headDim) values[i] = random();
+    const scores = kernel.floats(nHeads * capacity).fill(NaN);
+    const kvOf = (h: number): number => Math.floor((h * nKvHeads) / nHeads);
+    const what = `head of ${headDim}, ${count} positions`;
+
+    kernel.score(scores, given.queries, given.keys, heads, count);
+    const expected = new Float32Array(nHeads * count);
+    for (let h = 0; h < nHeads; h++) {
+      for (let t = 0; t < count; t++) {
+        let sum = 0;
+        for (let i = 0; i < headDim; i++) sum = fround(sum + fround(queries[h * headDim + i] * key(kvOf(h), t, i)));
+        expected[h * count + t] = sum / fround(Math.sqrt(headDim));
+        const got = scores[h * capacity + t];
+        if (got !== expected[h * count + t]) fail(`score, ${what}, head ${h}, ${t}`, got, expected[h * count + t]);
+        scores[h * capacity + t] = expected[h * count + t] = fround(got * 40); // for weights of all sizes
+      }
+    }
+
+    kernel.softmax(scores, heads, count);
+    for (let h = 0; h < nHeads; h++) {
+      const row = Array.from(expected.subarray(h * count, (h + 1) * count));
+      const powers = row.map((value) => Math.exp(fround(value - Math.max(...row))));
+      const total = powers.reduce((sum, power) => sum + power);
+      for (let t = 0; t < count; t++) {
+        const [got, wanted] = [scores[h * capacity + t], powers[t] / total];
+        if (!(Math.abs(got - wanted) <= (count + 8) * 2 ** -23 * wanted + 2e-38))
+          fail(`weight, ${what}, head ${h}, ${t}`, got, wanted);
+      }
+    }
+
+    const out = floats(2, nHeads * headDim, 1);
+    kernel.mix(out, scores, values, heads, count);
+    for (let h = 0; h < nHeads; h++) {
+      for (let i = 0; i < headDim; i++) {
+        let sum = 0;
+        for (let t = 0; t < count; t++)
+          sum = fround(sum + fround(scores[h * capacity + t] * values[(kvOf(h) * capacity + t) * width + i]));
+        if (out[h * headDim + i] !== sum) fail(`mix, ${what}, head ${h}, ${i}`, out[h * headDim + i], sum);
+      }
+    }
+    if (!Number.isNaN(floatPools[2][0]) || !Number.isNaN(floatPools[2][out.length + 1])) fail("beside out", "a number", "NaN");
+    checks++;
+  }
+}
+
+// ---- The activation, to where it is 0 and to where it is the identity
+
+for (let length = 1; length <= 70; length++) {
+  const gate = floats(0, length, 1);
+  for (let i = 0; i < length; i++) gate[i] *= 2 ** (i % 8);
+  const up = floats(1, length, 2);
+  const expected = Array.from(gate, (value, i) => (value / (1 + Math.exp(-value))) * up[i]);
+  kernel.swiglu(gate, up);
+  for (let i = 0; i < length; i++)
+    if (!(Math.abs(gate[i] - expected[i]) <= 8 * 2 ** -23 * Math.abs(expected[i]) + 1e-36))
+      fail(`swiglu of ${length}, ${i}`, gate[i], expected[i]);
+  if (!Number.isNaN(floatPools[0][0]) || !Number.isNaN(floatPools[0][length + 1])) fail("beside gate", "a number", "NaN");
+  checks++;
 }
 console.log(`ok ${checks}`);

@@ -1,7 +1,7 @@
 /** Call the add-on (its file is the argument) wrongly in every way: each call must throw, and what it throws is printed. */
 import { loadAddon } from "../../impls/napi/kernel.ts";
 
-const { matmul, matmulQ8 } = loadAddon(process.argv[2]) as Record<string, any>;
+const { matmul, matmulQ8, quantize, score, softmax, mix, swiglu, lanes } = loadAddon(process.argv[2]) as Record<string, any>;
 const f32 = (length: number): Float32Array => new Float32Array(length);
 const i8 = (length: number): Int8Array => new Int8Array(length);
 
@@ -12,6 +12,12 @@ function detached<T extends Float32Array | Int8Array>(array: T): T {
 
 const shared = f32(64);
 const good: unknown[] = [f32(2), i8(16), f32(4), i8(8), f32(2), 4];
+// Two query heads of 6 elements share a key/value head that has room for two blocks of positions.
+const room = 2 * lanes;
+const width = Math.ceil(6 / lanes) * lanes;
+const goodScore: unknown[] = [f32(2 * room), f32(12), f32(6 * room), 1, 6, room];
+const goodMix: unknown[] = [f32(12), f32(2 * room), f32(width * room), 1, 6, room];
+const wide = f32(64 * room);
 const changed = (index: number, value: unknown): unknown[] => good.with(index, value);
 
 const wrong: [string, (...args: unknown[]) => unknown, unknown[]][] = [
@@ -58,6 +64,82 @@ const wrong: [string, (...args: unknown[]) => unknown, unknown[]][] = [
   ["RangeError: there are fewer scales than groups of codes", matmulQ8, changed(2, f32(3))],
   ["RangeError: there are fewer xScales than groups of xCodes", matmulQ8, changed(4, f32(1))],
   ["RangeError: out overlaps an input", matmulQ8, [shared.subarray(0, 2), i8(16), shared.subarray(1, 5), i8(8), f32(2), 4]],
+
+  ["TypeError: expected 4 arguments, got 3", quantize, [i8(8), f32(2), f32(8)]],
+  ["TypeError: codes must be an Int8Array", quantize, [f32(8), f32(2), f32(8), 4]],
+  ["TypeError: scales must be a Float32Array", quantize, [i8(8), i8(2), f32(8), 4]],
+  ["TypeError: x must be a Float32Array", quantize, [i8(8), f32(2), i8(8), 4]],
+  ["TypeError: the buffer of x is detached", quantize, [i8(8), f32(2), detached(f32(8)), 4]],
+  ["RangeError: group must be a whole number from 1 to 65536", quantize, [i8(8), f32(2), f32(8), 0]],
+  ["RangeError: codes.length is not x.length", quantize, [i8(7), f32(2), f32(8), 4]],
+  ["RangeError: there are fewer scales than groups of codes", quantize, [i8(8), f32(1), f32(8), 4]],
+  ["RangeError: arrays overlap", quantize, [i8(8), shared.subarray(0, 2), shared.subarray(1, 9), 4]],
+  ["RangeError: arrays overlap", quantize, [new Int8Array(shared.buffer, 8, 8), f32(2), shared.subarray(0, 8), 4]],
+  ["RangeError: arrays overlap", quantize, [new Int8Array(shared.buffer, 4, 8), shared.subarray(0, 2), f32(8), 4]],
+
+  ["TypeError: expected 6 arguments, got 5", score, goodScore.slice(0, 5)],
+  ["TypeError: scores must be a Float32Array", score, goodScore.with(0, i8(2 * room))],
+  ["TypeError: queries must be a Float32Array", score, goodScore.with(1, [])],
+  ["TypeError: keys must be a Float32Array", score, goodScore.with(2, null)],
+  ["TypeError: the buffer of keys is detached", score, goodScore.with(2, detached(f32(6 * room)))],
+  ["TypeError: nKvHeads must be a number", score, goodScore.with(3, "1")],
+  ["TypeError: headDim must be a number", score, goodScore.with(4, undefined)],
+  ["TypeError: count must be a number", score, goodScore.with(5, {})],
+  ...[0, -1, 1.5, NaN, Infinity, 2 ** 31, 2 ** 64].flatMap((bad): [string, typeof score, unknown[]][] =>
+    ["nKvHeads", "headDim", "count"].map((name, i) => [
+      `RangeError: ${name} must be a whole number from 1 to 1073741823`,
+      score,
+      goodScore.with(3 + i, bad),
+    ]),
+  ),
+  ["RangeError: heads are not nKvHeads times so many of headDim", score, goodScore.with(1, f32(0))],
+  ["RangeError: heads are not nKvHeads times so many of headDim", score, goodScore.with(1, f32(13))],
+  ["RangeError: heads are not nKvHeads times so many of headDim", score, goodScore.with(3, 3)],
+  ["RangeError: heads are not nKvHeads times so many of headDim", score, goodScore.with(4, 13)],
+  ["RangeError: the cache has no whole number of blocks", score, goodScore.with(2, f32(6 * room + 1))],
+  // One position more is no whole block, and where a block is one position no whole row of scores.
+  [
+    `RangeError: ${lanes > 1 ? "the cache has no whole number of blocks" : "scores.length is not heads times positions"}`,
+    score,
+    goodScore.with(2, f32(6 * room + 6)),
+  ],
+  ["RangeError: count is more than the cache holds", score, goodScore.with(2, f32(0))],
+  ["RangeError: count is more than the cache holds", score, goodScore.with(5, room + 1)],
+  ["RangeError: scores.length is not heads times positions", score, goodScore.with(0, f32(2 * room - 1))],
+  ["RangeError: scores.length is not heads times positions", score, goodScore.with(0, f32(room))],
+  [
+    "RangeError: scores overlaps an input",
+    score,
+    goodScore.with(0, wide.subarray(0, 2 * room)).with(2, wide.subarray(room, 7 * room)),
+  ],
+  ["RangeError: scores overlaps an input", score, goodScore.with(0, wide.subarray(0, 2 * room)).with(1, wide.subarray(0, 12))],
+
+  ["TypeError: expected 3 arguments, got 2", softmax, [f32(4), 2]],
+  ["TypeError: scores must be a Float32Array", softmax, [i8(4), 2, 2]],
+  ["TypeError: the buffer of scores is detached", softmax, [detached(f32(4)), 2, 2]],
+  ["RangeError: nHeads must be a whole number from 1 to 1073741823", softmax, [f32(4), 0, 2]],
+  ["RangeError: count must be a whole number from 1 to 1073741823", softmax, [f32(4), 2, 0]],
+  ["RangeError: scores.length is no multiple of nHeads", softmax, [f32(4), 3, 1]],
+  ["RangeError: count is more than a head's scores", softmax, [f32(4), 2, 3]],
+  ["RangeError: count is more than a head's scores", softmax, [f32(0), 2, 1]],
+
+  ["TypeError: expected 6 arguments, got 7", mix, [...goodMix, 1]],
+  ["TypeError: out must be a Float32Array", mix, goodMix.with(0, i8(12))],
+  ["TypeError: weights must be a Float32Array", mix, goodMix.with(1, i8(2 * room))],
+  ["TypeError: values must be a Float32Array", mix, goodMix.with(2, i8(width * room))],
+  ["RangeError: heads are not nKvHeads times so many of headDim", mix, goodMix.with(0, f32(11))],
+  ["RangeError: the cache has no whole number of blocks", mix, goodMix.with(2, f32(width * room + 1))],
+  ["RangeError: count is more than the cache holds", mix, goodMix.with(5, room + 1)],
+  ["RangeError: scores.length is not heads times positions", mix, goodMix.with(1, f32(room))],
+  ["RangeError: out overlaps an input", mix, goodMix.with(0, wide.subarray(0, 12)).with(1, wide.subarray(0, 2 * room))],
+  ["RangeError: out overlaps an input", mix, goodMix.with(0, wide.subarray(0, 12)).with(2, wide.subarray(1, width * room + 1))],
+
+  ["TypeError: expected 2 arguments, got 1", swiglu, [f32(4)]],
+  ["TypeError: gate must be a Float32Array", swiglu, [i8(4), f32(4)]],
+  ["TypeError: up must be a Float32Array", swiglu, [f32(4), i8(4)]],
+  ["TypeError: the buffer of gate is detached", swiglu, [detached(f32(4)), f32(4)]],
+  ["RangeError: up.length is not gate.length", swiglu, [f32(4), f32(5)]],
+  ["RangeError: gate overlaps up", swiglu, [shared.subarray(0, 4), shared.subarray(3, 7)]],
 ];
 
 for (const [expected, call, args] of wrong) {
@@ -79,4 +161,8 @@ matmul(f32(2), f32(0), f32(0));
 matmul(new Float32Array(new SharedArrayBuffer(8)), f32(6), f32(3));
 matmulQ8(...changed(2, f32(9)));
 matmulQ8(...changed(5, 64));
+quantize(i8(8), f32(9), f32(8), 64);
+score(...goodScore);
+mix(...goodMix);
+swiglu(f32(0), f32(0));
 console.log(`ok ${wrong.length}`);

@@ -56,9 +56,10 @@ class NodeProgram:
         done = self.run(model_path(golden.model), "-z", tok512, *golden.args, stdin=golden.stdin)
         contract.assert_golden(done, golden)
 
-    def script(self, path, *args, stdin=""):
+    def script(self, path, *args, stdin="", **changes):
         command = [*self.node, str(path), *map(str, args)]
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120, check=False)
+        env = os.environ | changes
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120, env=env, check=False)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
         return done.stdout
 

@@ -1,5 +1,6 @@
 """impls/napi: both kernels print what llama2.c prints, are right for every row length, and throw, never crash."""
 
+import os
 import platform
 import re
 import subprocess
@@ -31,30 +32,37 @@ class TestProgram(WithKernel):
 # ---- Kernels
 
 
-def test_the_path_for_older_processors_is_right_too(simd, tmp_path):
-    if platform.machine() not in ("x86_64", "AMD64"):
-        pytest.skip("there is one path on this processor")
-    addon = tmp_path / "sse2.node"
-    simd.script(SOURCE / "build.ts", "simd", addon, *toolchain.tool("cc"), "-DWITHOUT_AVX2")
-    assert b"SSE2" in addon.read_bytes()
-    assert simd.script(HERE / "kernel_check.mts", "napi", addon).startswith("ok ")
+OTHER_PATHS = {"x86_64": ["avxvnni", "avx2"], "AMD64": ["avxvnni", "avx2"], "aarch64": ["neon"], "arm64": ["neon"]}
 
 
-@pytest.mark.parametrize("flags", [[], ["-DWITHOUT_AVX2"]], ids=["best", "oldest"])
-@pytest.mark.parametrize("kernel", ["plain", "simd"])
-def test_kernels_touch_no_byte_beyond_their_arrays(kernel, flags, simd, tmp_path):
-    path = tmp_path / "bounds"
-    sources = [HERE / "kernel_bounds.c", SOURCE / f"kernel_{kernel}.c"]
+@pytest.mark.parametrize("path", [*OTHER_PATHS.get(platform.machine(), []), "portable", "strict"])
+def test_the_paths_of_other_processors_are_right_too(path, simd):
+    addon = simd.out / "kernel.node"
+    asked = [*simd.node, "-p", "require(process.argv[1]).instructions", addon]
+    done = subprocess.run(asked, capture_output=True, text=True, env={"LLAMA_PATH": path}, check=False)
+    if done.returncode != 0 and path not in ("portable", "strict"):
+        assert "LLAMA_PATH names no path that this machine has" in done.stderr
+        pytest.skip(f"this processor has no {path}")
+    assert done.stdout == f"{path}\n"
+    assert simd.script(HERE / "kernel_check.mts", "napi", addon, LLAMA_PATH=path).startswith("ok ")
+
+
+@pytest.mark.parametrize(("flags", "path"), [(["-DSTRICT"], "strict"), ([], None), ([], "portable")])
+def test_kernels_touch_no_byte_beyond_their_arrays(flags, path, tmp_path):
+    program = tmp_path / "bounds"
+    sources = [HERE / "kernel_bounds.c", SOURCE / "kernel.c"]
     command = [*toolchain.tool("cc"), "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
-    done = subprocess.run([*command, *flags, f"-I{SOURCE}", *sources, "-o", path], capture_output=True, check=False)
+    command += [*flags, f"-I{SOURCE}", *sources, "-lm", "-o", program]
+    done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:
         pytest.skip("the compiler has no address sanitizer")
-    done = subprocess.run([path], capture_output=True, text=True, check=False)
+    env = os.environ | ({} if path is None else {"LLAMA_PATH": path})
+    done = subprocess.run([program], capture_output=True, text=True, env=env, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_binding_does_no_arithmetic_on_numbers():
-    """It moves pointers and compares lengths: no float in it, but for the size of one and the group's conversion."""
+    """It moves pointers and compares lengths: no float in it, but for the size of one."""
     code = re.sub(r"/\*.*?\*/|\"[^\"]*\"", "", (SOURCE / "binding.c").read_text(), flags=re.DOTALL)
     assert set(re.findall(r"\w*float\w*", code)) == {"float", "napi_float32_array"}
     assert re.findall(r".*\bfloat\b.*", code) == [

@@ -2,11 +2,14 @@
 import { loadKernel } from "../../impls/ts-wasm/kernel.ts";
 
 const kernel = loadKernel(process.argv[2]);
-kernel.reserve(4096, 8);
+kernel.reserve(1 << 16, 64);
 const out = kernel.floats(2);
 const weights = { codes: kernel.codes(16), scales: kernel.floats(4) };
 const x = { codes: kernel.codes(8), scales: kernel.floats(2) };
 const other = new Float32Array(2);
+// Two query heads of 6 elements share a key/value head that has room for 8 positions.
+const heads = { nHeads: 2, nKvHeads: 1, headDim: 6, capacity: 8 };
+const [scores, queries, keys, values] = [16, 12, 48, 64].map((length) => kernel.floats(length));
 
 const wrong: [string, () => void][] = [
   ["RangeError: weights.length is not out.length * x.length", () => kernel.matmul(out, kernel.floats(5), x.scales)],
@@ -23,6 +26,30 @@ const wrong: [string, () => void][] = [
     "RangeError: codes.length is not out.length * xCodes.length",
     () => kernel.matmulQ8(out, { ...weights, codes: kernel.codes(15) }, x, 4),
   ],
+  ["RangeError: group must be a whole number from 1 to 65536", () => kernel.quantize(x, queries.subarray(0, 8), 0.5)],
+  ["RangeError: codes.length is not x.length", () => kernel.quantize(x, queries, 4)],
+  ["RangeError: there are fewer scales than groups of codes", () => kernel.quantize(x, queries.subarray(0, 8), 2)],
+  ["TypeError: the array lies outside the module's memory", () => kernel.quantize(x, new Float32Array(8), 4)],
+  ...[0, -1, 1.5, NaN, 2 ** 40].flatMap((bad): [string, () => void][] =>
+    (["nHeads", "nKvHeads", "headDim", "capacity"] as const).flatMap((name) => [
+      ["RangeError", () => kernel.score(scores, queries, keys, { ...heads, [name]: bad }, 8)],
+      ["RangeError", () => kernel.mix(queries, scores, values, { ...heads, [name]: bad }, 8)],
+    ]),
+  ),
+  ["RangeError: heads must be whole", () => kernel.score(scores, queries, keys, { ...heads, capacity: 7 }, 7)],
+  ["RangeError: heads must be whole", () => kernel.score(scores, queries, keys, { ...heads, nKvHeads: 4 }, 8)],
+  ["RangeError: heads must be whole", () => kernel.softmax(scores, heads, 0)],
+  ["RangeError: count is more than the cache holds", () => kernel.score(scores, queries, keys, heads, 9)],
+  ["RangeError: count is more than the cache holds", () => kernel.softmax(scores, heads, 9)],
+  ["RangeError: scores.length is not nHeads * capacity", () => kernel.softmax(keys, heads, 8)],
+  ["RangeError: queries.length is not nHeads * headDim", () => kernel.score(scores, scores, keys, heads, 8)],
+  ["RangeError: keys.length is not that of the heads", () => kernel.score(scores, queries, values, heads, 8)],
+  ["TypeError: the array lies outside the module's memory", () => kernel.score(scores, new Float32Array(12), keys, heads, 8)],
+  ["RangeError: out.length is not nHeads * headDim", () => kernel.mix(scores, scores, values, heads, 8)],
+  ["RangeError: values.length is not that of the heads", () => kernel.mix(queries, scores, keys, heads, 8)],
+  ["TypeError: the array lies outside the module's memory", () => kernel.mix(new Float32Array(12), scores, values, heads, 8)],
+  ["RangeError: up.length is not gate.length", () => kernel.swiglu(queries, scores)],
+  ["TypeError: the array lies outside the module's memory", () => kernel.swiglu(other, out)],
   ["Error: more memory than reserved", () => kernel.floats(2 ** 30)],
   ["Error: the memory is reserved already", () => kernel.reserve(1, 1)],
   ["Error: the model needs 8590065664 bytes", () => loadKernel(process.argv[2]).reserve(2 ** 33, 0)],

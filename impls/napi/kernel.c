@@ -1,0 +1,93 @@
+/* The kernels of impls/c behind the contract of kernel.h: the best vectors that the machine has, or with -DSTRICT plain C.
+ *
+ * kernels.h and vectors.h are that program's own files. They count in int: binding.c refuses what is longer. */
+#include "kernel.h"
+
+#include <stdlib.h>
+
+#include "kernels.h"
+
+/* The best path of this machine, or the one that LLAMA_PATH names: for tests of what other machines take. */
+static const Kernels *kernels(void) {
+    static const Kernels *chosen;
+    if (chosen == NULL) chosen = choose_kernels(getenv("LLAMA_PATH"));
+    return chosen;
+}
+
+const char *kernel_instructions(void) {
+    return kernels() == NULL ? NULL : kernels()->name;
+}
+
+size_t kernel_lanes(void) {
+    return (size_t)kernels()->lanes;
+}
+
+void matmul(float *out, const float *weights, const float *x, size_t rows, size_t cols) {
+    kernels()->multiply(out, weights, x, (int)rows, (int)cols);
+}
+
+/* Memory for what the paths want to know of n groups, beside their codes and scales; NULL if there is none. */
+static int32_t *room_for_sums(size_t n) {
+    static int32_t *sums;
+    static size_t room;
+    if (n > room || sums == NULL) {
+        int32_t *more = realloc(sums, (n + 1) * sizeof *sums);
+        if (more == NULL) return NULL;
+        sums = more;
+        room = n;
+    }
+    return sums;
+}
+
+bool matmul_q8(float *out, const int8_t *codes, const float *scales, const int8_t *x_codes, const float *x_scales,
+               size_t rows, size_t cols, size_t group) {
+    int32_t *sums = room_for_sums(cols / group);
+    if (sums == NULL) return false;
+    for (size_t g = 0; g < cols / group; g++) {
+        int32_t sum = 0;
+        for (size_t j = g * group; j < (g + 1) * group; j++) sum += x_codes[j];
+        sums[g] = sum;
+    }
+    const Matrix w = {
+        .rows = (int)rows,
+        .cols = (int)cols,
+        .codes = codes,
+        .scales = (const unsigned char *)scales,
+        .group = (int)group,
+    };
+    /* Nothing is written through an input. */
+    const Input x = {.codes = (int8_t *)x_codes, .scales = (float *)x_scales, .code_sums = sums};
+    kernels()->multiply_codes(out, &w, &x, 0, (int)rows);
+    return true;
+}
+
+bool quantize_q8(int8_t *codes, float *scales, const float *x, size_t n, size_t group) {
+    int32_t *sums = room_for_sums(n / group);
+    if (sums == NULL) return false;
+    Input out = {.codes = codes, .scales = scales, .code_sums = sums};
+    kernels()->quantize(&out, x, (int)n, (int)group);
+    return true;
+}
+
+void score_heads(float *scores, const float *queries, const float *keys, const Heads *h) {
+    const size_t head = h->capacity * h->head_dim, sharing = h->n_heads / h->n_kv_heads;
+    for (size_t i = 0; i < h->n_heads; i++)
+        kernels()->score(scores + i * h->capacity, queries + i * h->head_dim, keys + i / sharing * head, (int)h->count,
+                         (int)h->head_dim);
+}
+
+void softmax_heads(float *scores, const Heads *h) {
+    for (size_t i = 0; i < h->n_heads; i++) kernels()->softmax(scores + i * h->capacity, (int)h->count);
+}
+
+void mix_heads(float *out, const float *weights, const float *values, const Heads *h) {
+    const size_t lanes = kernel_lanes(), width = (h->head_dim + lanes - 1) / lanes * lanes;
+    const size_t sharing = h->n_heads / h->n_kv_heads;
+    for (size_t i = 0; i < h->n_heads; i++)
+        kernels()->mix(out + i * h->head_dim, weights + i * h->capacity, values + i / sharing * h->capacity * width,
+                       (int)h->count, (int)h->head_dim);
+}
+
+void swiglu_values(float *gate, const float *up, size_t n) {
+    kernels()->swiglu(gate, up, (int)n);
+}
