@@ -7,6 +7,7 @@
  *     softmax(scores, nHeads, count)
  *     mix(out, weights, values, nKvHeads, headDim, count)
  *     swiglu(gate, up)
+ *     enlargePages(buffer)                                               number: offset of its first cache line
  *     lanes                                                              number
  *     instructions                                                       string
  *
@@ -18,6 +19,7 @@
 #include <node_api.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <sys/mman.h>
 
 #include "kernel.h"
 
@@ -271,6 +273,26 @@ static napi_value call_swiglu(napi_env env, napi_callback_info info) {
     return NULL;
 }
 
+/* Ask the system for large pages where the memory of a buffer that was not used yet can have some. */
+static napi_value call_enlarge_pages(napi_env env, napi_callback_info info) {
+    napi_value values[1], offset;
+    void *data = NULL;
+    size_t bytes = 0;
+    if (!take_arguments(env, info, values, 1)) return NULL;
+    if (napi_get_arraybuffer_info(env, values[0], &data, &bytes) != napi_ok) {
+        type_error(env, "buffer must be an ArrayBuffer");
+        return NULL;
+    }
+#ifdef MADV_HUGEPAGE
+    const uintptr_t page = 2 << 20, first = ((uintptr_t)data + page - 1) / page * page;
+    const uintptr_t end = ((uintptr_t)data + bytes) / page * page;
+    if (first < end) madvise((void *)first, end - first, MADV_HUGEPAGE); /* if there are none, nothing is lost */
+#endif
+    const uint32_t line = 64;
+    if (napi_create_uint32(env, (line - (uint32_t)((uintptr_t)data % line)) % line, &offset) != napi_ok) return NULL;
+    return offset;
+}
+
 #define FUNCTION(name, function) {.utf8name = name, .method = function, .attributes = napi_enumerable}
 #define VALUE(name, its_value) {.utf8name = name, .value = its_value, .attributes = napi_enumerable}
 
@@ -292,6 +314,7 @@ NAPI_MODULE_INIT() {
         FUNCTION("softmax", call_softmax),
         FUNCTION("mix", call_mix),
         FUNCTION("swiglu", call_swiglu),
+        FUNCTION("enlargePages", call_enlarge_pages),
         VALUE("instructions", instructions),
         VALUE("lanes", lanes),
     };

@@ -1,5 +1,11 @@
-/** The native add-on as a kernel. Node gives it addresses of JavaScript's own memory: nothing is copied. */
+/**
+ * The native add-on as a kernel. Node gives it addresses of JavaScript's memory: nothing is copied.
+ *
+ * All arrays lie in one buffer, at cache lines, for which the system is asked for large pages: a processor knows the
+ * addresses of a number of pages, and reads weights faster the more of them lie in these.
+ */
 import { createRequire } from "node:module";
+import { Arena } from "../ts/arena.ts";
 import { Failure } from "../ts/failure.ts";
 import { heap, type Kernel } from "../ts/kernel.ts";
 
@@ -33,6 +39,8 @@ export type Addon = {
     count: number,
   ): void;
   swiglu(gate: Float32Array, up: Float32Array): void;
+  /** Ask for large pages, before the buffer is used. Returns the offset of its first cache line. */
+  enlargePages(buffer: ArrayBuffer): number;
   readonly lanes: number;
   readonly instructions: string;
 };
@@ -45,10 +53,27 @@ export function loadAddon(file: string): Addon {
   }
 }
 
+const ALIGNMENT = 64; // a cache line, and the widest vector there is
+
+/** One buffer that long; undefined where JavaScript has none of that size, though it may have parts of it. */
+function longBuffer(bytes: number): ArrayBuffer | undefined {
+  try {
+    return new ArrayBuffer(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
 export function loadKernel(file: string): Kernel {
   const addon = loadAddon(file);
+  let memory: Arena | typeof heap = heap;
   return {
-    ...heap,
+    reserve(bytes, arrays) {
+      const buffer = longBuffer(bytes + (arrays + 1) * ALIGNMENT);
+      if (buffer !== undefined) memory = new Arena(buffer, addon.enlargePages(buffer), ALIGNMENT);
+    },
+    floats: (length) => memory.floats(length),
+    codes: (length) => memory.codes(length),
     matmul: addon.matmul,
     swiglu: addon.swiglu,
     lanes: addon.lanes,

@@ -6,6 +6,7 @@
  * would detach every array that looks into it. Addresses have 32 bits: models above 4 GiB are refused.
  */
 import { readFileSync } from "node:fs";
+import { Arena } from "../ts/arena.ts";
 import { Failure } from "../ts/failure.ts";
 import type { Heads, Kernel } from "../ts/kernel.ts";
 
@@ -41,47 +42,36 @@ type Exports = {
 export class WasmKernel implements Kernel {
   readonly lanes = LANES;
   readonly #module: WebAssembly.Module;
-  #memory: WebAssembly.Memory | undefined;
+  #arena: Arena | undefined;
   #exports: Exports | undefined;
-  #next = 0;
 
   constructor(module: WebAssembly.Module) {
     this.#module = module;
   }
 
   reserve(bytes: number, arrays: number): void {
-    if (this.#memory !== undefined) throw new Error("the memory is reserved already");
+    if (this.#arena !== undefined) throw new Error("the memory is reserved already");
     const total = MODULE_BYTES + bytes + arrays * ALIGNMENT;
     if (total > MAX_BYTES) throw new Failure(`the model needs ${total} bytes, WebAssembly's memory holds ${MAX_BYTES}`);
     const pages = Math.ceil(total / PAGE_BYTES);
-    this.#memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
-    const instance = new WebAssembly.Instance(this.#module, { env: { memory: this.#memory } });
+    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
+    const instance = new WebAssembly.Instance(this.#module, { env: { memory } });
     this.#exports = instance.exports as Exports;
-    this.#next = Math.ceil(this.#exports.__heap_base.value / ALIGNMENT) * ALIGNMENT;
-  }
-
-  /** The address of that many free bytes, which are zero and stay taken. */
-  #take(bytes: number): number {
-    const address = this.#next;
-    const end = address + bytes;
-    if (this.#memory === undefined || end > this.#memory.buffer.byteLength) throw new Error("more memory than reserved");
-    this.#next = Math.ceil(end / ALIGNMENT) * ALIGNMENT;
-    return address;
+    const start = Math.ceil(this.#exports.__heap_base.value / ALIGNMENT) * ALIGNMENT;
+    this.#arena = new Arena(memory.buffer, start, ALIGNMENT);
   }
 
   floats(length: number): Float32Array {
-    const address = this.#take(4 * length);
-    return new Float32Array(this.#memory!.buffer, address, length);
+    return this.#arena!.floats(length);
   }
 
   codes(length: number): Int8Array {
-    const address = this.#take(length);
-    return new Int8Array(this.#memory!.buffer, address, length);
+    return this.#arena!.codes(length);
   }
 
   /** The address of an array that came from floats() or codes(). */
   #address(array: Float32Array | Int8Array): number {
-    if (array.buffer !== this.#memory?.buffer) throw new TypeError("the array lies outside the module's memory");
+    if (array.buffer !== this.#arena?.buffer) throw new TypeError("the array lies outside the module's memory");
     return array.byteOffset;
   }
 

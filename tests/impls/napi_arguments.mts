@@ -1,7 +1,7 @@
 /** Call the add-on (its file is the argument) wrongly in every way: each call must throw, and what it throws is printed. */
 import { loadAddon } from "../../impls/napi/kernel.ts";
 
-const { matmul, matmulQ8, quantize, score, softmax, mix, swiglu, lanes } = loadAddon(process.argv[2]) as Record<string, any>;
+const { matmul, matmulQ8, quantize, score, softmax, mix, swiglu, enlargePages, lanes } = loadAddon(process.argv[2]) as Record<string, any>;
 const f32 = (length: number): Float32Array => new Float32Array(length);
 const i8 = (length: number): Int8Array => new Int8Array(length);
 
@@ -139,6 +139,9 @@ const wrong: [string, (...args: unknown[]) => unknown, unknown[]][] = [
   ["TypeError: up must be a Float32Array", swiglu, [f32(4), i8(4)]],
   ["TypeError: the buffer of gate is detached", swiglu, [detached(f32(4)), f32(4)]],
   ["RangeError: up.length is not gate.length", swiglu, [f32(4), f32(5)]],
+  ["TypeError: expected 1 arguments, got 0", enlargePages, []],
+  ["TypeError: buffer must be an ArrayBuffer", enlargePages, [64]],
+  ["TypeError: buffer must be an ArrayBuffer", enlargePages, [f32(64)]],
   ["RangeError: gate overlaps up", swiglu, [shared.subarray(0, 4), shared.subarray(3, 7)]],
 ];
 
@@ -165,4 +168,11 @@ quantize(i8(8), f32(9), f32(8), 64);
 score(...goodScore);
 mix(...goodMix);
 swiglu(f32(0), f32(0));
+
+enlargePages(detached(f32(64)).buffer);
+for (const bytes of [0, 1, 63, 64, 1 << 21, (1 << 22) + 1, 1 << 24]) {
+  const buffer = new ArrayBuffer(bytes);
+  const offset = enlargePages(buffer);
+  if (!(offset >= 0 && offset < 64) || new Uint8Array(buffer).some((byte) => byte !== 0)) throw new Error(`${bytes} bytes`);
+}
 console.log(`ok ${wrong.length}`);
