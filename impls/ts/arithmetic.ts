@@ -11,12 +11,28 @@ import { expf } from "./libm.ts";
 const { fround, sqrt } = Math;
 const EPSILON = fround(1e-5);
 
-/** out may be x. */
-export function rmsnorm(out: Float32Array, x: Float32Array, weight: Float32Array): void {
-  let squares = 0;
-  for (let i = 0; i < x.length; i++) squares = fround(squares + fround(x[i] * x[i]));
+/** out may be x. With float32 weights the squares may be summed as is fastest; with int8 ones from left to right. */
+export function rmsnorm(out: Float32Array, x: Float32Array, weight: Float32Array, group = 1): void {
+  const squares = group === 0 ? sumOfSquares(x) : strictSumOfSquares(x);
   const scale = fround(1 / fround(sqrt(fround(fround(squares / fround(x.length)) + EPSILON))));
   for (let i = 0; i < x.length; i++) out[i] = weight[i] * fround(scale * x[i]);
+}
+
+function strictSumOfSquares(x: Float32Array): number {
+  let sum = 0;
+  for (let i = 0; i < x.length; i++) sum = fround(sum + fround(x[i] * x[i]));
+  return sum;
+}
+
+/** In double, two sums side by side: dim is even. */
+function sumOfSquares(x: Float32Array): number {
+  let even = 0;
+  let odd = 0;
+  for (let i = 0; i < x.length; i += 2) {
+    even += x[i] * x[i];
+    odd += x[i + 1] * x[i + 1];
+  }
+  return even + odd;
 }
 
 /** In place, over x[start] .. x[end - 1]. */

@@ -78,7 +78,7 @@ export class Llama {
 
     for (let l = 0; l < layers.length; l++) {
       const layer = layers[l];
-      rmsnorm(this.#normed, this.#x, layer.attnNorm);
+      rmsnorm(this.#normed, this.#x, layer.attnNorm, group);
       trace?.record("attn_norm", l, pos, this.#normed);
       this.#multiply(this.#normed, [layer.wq, this.#q], [layer.wk, this.#k], [layer.wv, this.#v]);
       trace?.record("q_raw", l, pos, this.#q);
@@ -96,7 +96,7 @@ export class Llama {
       add(this.#x, this.#delta);
       trace?.record("attn_residual", l, pos, this.#x);
 
-      rmsnorm(this.#normed, this.#x, layer.ffnNorm);
+      rmsnorm(this.#normed, this.#x, layer.ffnNorm, group);
       trace?.record("ffn_norm", l, pos, this.#normed);
       this.#multiply(this.#normed, [layer.wGate, this.#gate], [layer.wUp, this.#up]);
       trace?.record("gate", l, pos, this.#gate);
@@ -110,7 +110,7 @@ export class Llama {
       trace?.record("ffn_residual", l, pos, this.#x);
     }
 
-    rmsnorm(this.#normed, this.#x, finalNorm);
+    rmsnorm(this.#normed, this.#x, finalNorm, group);
     trace?.record("final_norm", -1, pos, this.#normed);
     this.#multiply(this.#normed, [lmHead, this.#logits]);
     trace?.record("logits", -1, pos, this.#logits);

@@ -55,7 +55,14 @@ function upperHalf(a: number, b: number): number {
 /** The first of the largest. */
 export function argmax(x: Float32Array): number {
   let best = 0;
-  for (let i = 1; i < x.length; i++) if (x[i] > x[best]) best = i;
+  let largest = x[0];
+  for (let i = 1; i < x.length; i++) {
+    const value = x[i];
+    if (value > largest) {
+      largest = value;
+      best = i;
+    }
+  }
   return best;
 }
 

@@ -103,6 +103,50 @@ test "groups of the lowest codes do not overflow" {
     }
 }
 
+test "weights and activations of any order are right to float32, whatever their number" {
+    var f: Fixture = .{};
+    f.fill();
+    for (1..70) |n| {
+        const largest = std.mem.max(f32, f.weights[0..n]);
+        var total: f64 = 0;
+        for (f.weights[0..n]) |value| total += @exp(@as(f64, 20 * value - 20 * largest));
+        var weights: [70]f32 = @splat(std.math.nan(f32));
+        for (weights[0..n], f.weights[0..n]) |*weight, value| weight.* = 20 * value;
+        kernels.softmax(weights[0..n], .any);
+        for (weights[0..n], f.weights[0..n]) |weight, value| {
+            // The exponential is within 2 units of the last place, and 70 of them are summed.
+            const expected = @exp(@as(f64, 20 * value - 20 * largest)) / total;
+            try expect(@abs(weight - expected) <= 40 * std.math.floatEps(f32) * expected + 2e-38);
+        }
+
+        var gate: [70]f32 = @splat(std.math.nan(f32));
+        for (gate[0..n], f.weights[0..n]) |*value, given| value.* = 30 * given;
+        const before = gate;
+        kernels.swiglu(gate[0..n], f.x[0..n], .any);
+        for (gate[0..n], before[0..n], f.x[0..n]) |actual, value, up| {
+            const silu = @as(f64, value) / (1 + @exp(-@as(f64, value)));
+            try expect(@abs(actual - silu * up) <= 8 * std.math.floatEps(f32) * @abs(silu * up) + 1e-35);
+        }
+        for (weights[n..], gate[n..]) |a, b| try expect(std.math.isNan(a) and std.math.isNan(b));
+
+        var normed: [2][70]f32 = undefined;
+        kernels.rmsnorm(normed[0][0..n], f.x[0..n], f.weights[0..n], .any);
+        kernels.rmsnorm(normed[1][0..n], f.x[0..n], f.weights[0..n], .strict);
+        for (normed[0][0..n], normed[1][0..n]) |a, b| try expect(@abs(a - b) <= 70 * std.math.floatEps(f32) * @abs(b));
+    }
+}
+
+test "what is no number stays none" {
+    const nan = std.math.nan(f32);
+    var scores: [23]f32 = @splat(0);
+    scores[1] = nan;
+    kernels.softmax(&scores, .any);
+    for (scores[0..3]) |weight| try expect(std.math.isNan(weight));
+    var gate = [_]f32{ nan, 100, -100, std.math.inf(f32) };
+    kernels.swiglu(&gate, &.{ 1, 1, 1, 1 }, .any);
+    try expect(std.math.isNan(gate[0]) and gate[1] == 100 and @abs(gate[2]) < 1e-35 and gate[3] == std.math.inf(f32));
+}
+
 test "codes round halves away from zero, and a group of zeros is zero" {
     const values = [_]f32{ 127, 0.5, 1.5, -2.5, 0, 0, 0, 0, 1e-3, 2e-3, -3e-3, 1e-4, 9 };
     var codes: [values.len]i8 = @splat(0);
