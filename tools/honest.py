@@ -229,6 +229,7 @@ BUILDS = (
     Build("gcc -Ofast -march=native", "cc", ("-Ofast", "-DSTRICT", "-march=native")),
     Build("gcc -O3 -fopenmp", "cc", ("-O3", "-DSTRICT", "-ffp-contract=off", "-fopenmp", "-DPARALLEL_FROM=1")),
     Build("gcc -O3 -DACCUM=double", "cc", ("-O3", "-ffp-contract=off", "-DACCUM=double")),
+    Build("gcc -O3, vectors", "cc", ("-O3",)),
     Build("zig cc -O3", "zig", ("-O3", "-DSTRICT")),
     Build("zig cc -O3 -ffast-math -march=native", "zig", ("-O3", "-DSTRICT", "-ffast-math", "-march=native")),
 )
