@@ -35,7 +35,8 @@ def command(
         typer.Option("--text", help="Text that is read.", show_default="texts that the model writes itself"),
     ] = None,
     tokenizer_file: Annotated[
-        Path | None, typer.Option("-z", "--tokenizer", help="Tokenizer of the text.", show_default="the one beside it")
+        Path | None,
+        typer.Option("-z", "--tokenizer", help="Tokenizer of the text.", show_default="the one beside it"),
     ] = None,
     positions: Annotated[int, typer.Option("--positions", min=2, help="Positions to compare.")] = 1024,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write a JSON document; - is stdout.")] = None,
