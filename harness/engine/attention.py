@@ -58,6 +58,13 @@ def causal_attention(q: Array, k: Array, v: Array, *, start: int) -> Array:
 
 def swiglu(gate: Array, up: Array) -> Array:
     """silu(gate) * up, fused: a few rows at a time, which stay in the first caches through all passes."""
+    if len(gate) == 1:
+        single: Array = np.negative(gate)
+        np.exp(single, out=single)
+        single += 1
+        np.divide(gate, single, out=single)
+        single *= up
+        return single
     out = np.empty(gate.shape, gate.dtype)
     for begin in range(0, len(gate), _SWIGLU_ROWS):
         rows = slice(begin, begin + _SWIGLU_ROWS)
@@ -76,10 +83,10 @@ def single_query_attention(q: Array, k: Array, v: Array) -> Array:
     kv_heads = k.shape[1]
     block = q.reshape(kv_heads, n_heads // kv_heads, head_dim) * q.dtype.type(1.0 / math.sqrt(head_dim))
     s = block @ k.transpose(1, 2, 0)
-    s -= s.max(axis=-1, keepdims=True)
+    s -= np.maximum.reduce(s, axis=-1, keepdims=True)
     np.exp(s, out=s)
     mixed: Array = s @ v.transpose(1, 0, 2)
-    mixed /= s.sum(axis=-1, keepdims=True)
+    mixed /= np.add.reduce(s, axis=-1, keepdims=True)
     return mixed
 
 
