@@ -6,6 +6,7 @@
  * would detach every array that looks into it. Addresses have 32 bits: models above 4 GiB are refused.
  */
 import { readFileSync } from "node:fs";
+import { setFlagsFromString } from "node:v8";
 import { Arena } from "../ts/arena.ts";
 import { Failure } from "../ts/failure.ts";
 import type { Heads, Kernel } from "../ts/kernel.ts";
@@ -150,6 +151,8 @@ function checkHeads({ nHeads, nKvHeads, headDim, capacity }: Heads, count: numbe
 }
 
 export function loadKernel(file: string): WasmKernel {
+  // Else V8 translates the module in haste, and again as it should be only after about a second of running it.
+  setFlagsFromString("--no-liftoff");
   try {
     return new WasmKernel(new WebAssembly.Module(readFileSync(file)));
   } catch (error) {
