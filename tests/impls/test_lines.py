@@ -113,8 +113,8 @@ def test_loading_again_and_again_takes_no_more_memory(session):
             session.generate([1], 2)
         return child.memory_info().rss
 
-    before = load_often(15)
-    assert load_often(30) - before < 30 * GQA.checkpoint.stat().st_size / 2
+    before = load_often(30)  # a collector takes its time: what it owes at once is some 20 MB
+    assert load_often(120) - before < 120 * GQA.checkpoint.stat().st_size / 2
 
 
 def test_a_file_that_is_not_there_is_an_error_and_no_end(session):
