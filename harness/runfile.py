@@ -23,7 +23,6 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -33,6 +32,7 @@ from typing import Any, BinaryIO, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from harness.benchfile import finite
 from harness.errors import RunFileError
 from harness.results import Verdict, count
 
@@ -121,7 +121,7 @@ _VERDICT = TypeAdapter(Verdict)
 
 def dump_verdict(verdict: Verdict) -> dict[str, Any]:
     """Return a Verdict as what JSON can hold."""
-    plain = _plain(dataclasses.asdict(verdict))
+    plain = finite(dataclasses.asdict(verdict))
     assert isinstance(plain, dict)
     return plain
 
@@ -133,16 +133,6 @@ def load_verdict(record: Mapping[str, Any]) -> Verdict:
         ValidationError: it is none.
     """
     return _VERDICT.validate_python(dict(record))
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

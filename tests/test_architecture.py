@@ -50,7 +50,8 @@ MAY_IMPORT = {
     "model_config": {"errors"},
     "quant": {"errors"},
     "results": {"errors"},
-    "runfile": {"errors", "results"},  # one subject in two files: the records, and the file that holds them
+    # One subject in several files: the records, the file that holds them, and how any of them becomes JSON.
+    "runfile": {"errors", "results", "benchfile"},
     "checkpoint": {"errors", "jobs", "model_config", "quant", "results"},
     "tokenizer": {"errors", "jobs", "model_config", "quant", "results"},
     "trace": {"errors", "jobs", "model_config", "quant", "results"},

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import formats
+from harness.benchfile import finite
 from harness.cli.options import words
 from harness.cli.output import check_targets, emit, emit_all, is_stdout, tell
 from harness.conversion.precision import PRECISIONS, Cost, costs, own_text
@@ -100,11 +101,5 @@ def _half(interval: Interval) -> str:
 
 
 def _document(model: str, found: Sequence[Cost]) -> str:
-    def plain(value: object) -> object:
-        if isinstance(value, dict):
-            return {key: plain(one) for key, one in value.items()}
-        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-    return (
-        json.dumps({"model": model, "precisions": [plain(dataclasses.asdict(one)) for one in found]}, indent=2) + "\n"
-    )
+    content = {"model": model, "precisions": [finite(dataclasses.asdict(one)) for one in found]}
+    return json.dumps(content, indent=2) + "\n"

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from harness.benchfile import finite
 from harness.report import html
 from harness.report.summary import visible
 from harness.report.tables import Cell, Column, Table
@@ -99,16 +100,7 @@ def page(trace: Trace) -> str:
 
 def document(trace: Trace) -> str:
     """Render as JSON; a distance without a limit is the string "inf"."""
-    plain = dataclasses.asdict(trace)
-
-    def finite(value: object) -> object:
-        if isinstance(value, dict):
-            return {key: finite(one) for key, one in value.items()}
-        if isinstance(value, list | tuple):
-            return [finite(one) for one in value]
-        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-    return json.dumps(finite(plain), indent=2) + "\n"
+    return json.dumps(finite(dataclasses.asdict(trace)), indent=2) + "\n"
 
 
 def _verdict(trace: Trace) -> str:
