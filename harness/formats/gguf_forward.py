@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.formats import gguf_file, gguf_types, hf_forward
+from harness.formats import gguf_file, gguf_types, hf_forward, numbers
 from harness.formats.gguf_file import GgufFile
 from harness.formats.stored import Stored
 
@@ -52,7 +52,9 @@ def _document(file: GgufFile) -> dict[str, Any]:
     architecture = str(file.metadata["general.architecture"])
 
     def key(name: str, default: Any = None) -> Any:
-        return file.metadata.get(f"{architecture}.{name}", default)
+        found = file.metadata.get(f"{architecture}.{name}", default)
+        # A float32 of the file stands for the number that somebody wrote: 1e-5 is no float32.
+        return numbers.shortest(found) if isinstance(found, float) else found
 
     n_heads, dim = key("attention.head_count"), key("embedding_length")
     head_dim = key("attention.key_length", dim // n_heads)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness import formats
+from harness import formats, models
 from harness.checkpoint import Checkpoint, expected_shapes
 from harness.conversion.convert import convert
 from harness.errors import CheckpointError
@@ -218,3 +218,10 @@ def test_an_older_file_stays_until_the_new_one_is_right(source, tmp_path, monkey
     with pytest.raises(CheckpointError):
         convert(source, out)
     assert out.read_bytes() == b"older"
+
+
+@pytest.mark.parametrize("model", ["gqa", "mha", "mqa"])
+@pytest.mark.parametrize("to", ["gguf", "huggingface", "npz", "lmw-c", "meta", "llama2c-v1"])
+def test_the_models_that_come_along_go_through_every_format(model, to, tmp_path):
+    """Their activations are small, so that a last bit of eps shows."""
+    convert(models.locate(model).checkpoint, tmp_path / "out", to=to)
