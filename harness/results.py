@@ -28,10 +28,13 @@ from harness.errors import (
 
 __all__ = [
     "Certificate",
+    "Conclusion",
+    "Diagnosis",
     "Divergence",
     "Kind",
     "Observation",
     "Request",
+    "Suspect",
     "Trace",
     "Verdict",
     "WrongOperation",
@@ -226,6 +229,70 @@ class Divergence:
     actual_text: str
 
 
+class Conclusion(enum.StrEnum):
+    """What a diagnosis can come to."""
+
+    NAMED = "named"  # one fault, or a class that these observations cannot tell apart, explains all of them
+    LOWER_PRECISION = "lower precision"  # so does a right program of a lower precision
+    UNKNOWN = "unknown"  # nothing that was tried explains them
+    NONE = "none"  # a right program explains them
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """Something that could be wrong with a port, in its author's terms.
+
+    Attributes:
+        name: of the catalogue; of a pair both, joined by " + ".
+        component: the part of a port to look at.
+        cause: what its author wrote.
+        fix: what to write instead.
+        explained: how many of the judged tokens it explains.
+        layer: the only block that is wrong, or None.
+    """
+
+    name: str
+    component: str
+    cause: str
+    fix: str
+    explained: int = 0
+    layer: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The likely bug of one implementation, from what it did on one model. The world of suspects is closed.
+
+    Attributes:
+        route: how it was found: "text" (the dictionary), "probes" (self-naming checkpoints) or "tracer".
+        suspects: those of the class that is named, which these observations cannot tell apart; empty unless NAMED.
+        explained, total: how many tokens (probes, values) the class explains, of how many that were judged.
+        right: how many of them a right program explains.
+        runner_up: the best explanation outside of the class, whatever it is worth.
+        gap: log-likelihood of the class minus that of the runner-up, in nats.
+        n_tried: faults that were tried.
+        precision: the lower precision that would explain it, where one would.
+        reason: what a reader must know besides.
+    """
+
+    route: str
+    conclusion: Conclusion
+    suspects: tuple[Suspect, ...] = ()
+    explained: int = 0
+    total: int = 0
+    right: int = 0
+    runner_up: Suspect | None = None
+    gap: float = 0.0
+    n_tried: int = 0
+    precision: str = ""
+    reason: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The class: the names of faults that explain the observations equally."""
+        return tuple(suspect.name for suspect in self.suspects)
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What we say of one case on one implementation.
@@ -242,6 +309,7 @@ class Verdict:
         reproduce: a command line that shows it again.
         wall_s, peak_rss_bytes, reported_tps: of the run that was judged.
         levels: what each level at which it was judged says, where that is not TEXT alone.
+        diagnosis: the likely bug, by all cases of this model together; None where none was sought.
     """
 
     case: str
@@ -262,6 +330,7 @@ class Verdict:
     suite: str = ""
     tags: tuple[str, ...] = field(default=())
     levels: tuple[tuple[str, Kind], ...] = ()
+    diagnosis: Diagnosis | None = None
 
 
 @dataclass(frozen=True, slots=True)
