@@ -9,7 +9,6 @@ Floors come from ensembles of engines; see `harness.judging.floor` for what they
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -18,14 +17,12 @@ import numpy.typing as npt
 
 from harness.checkpoint import Streamed
 from harness.engine import LIBRARY, STRICT, Engine, Judged, Ops, Session, blas_threads, generate
-from harness.engine.honest import ensemble
-from harness.engine.ops import Lookup, Step, Weight
+from harness.engine.honest import ensemble, rounded
 from harness.judging.floor import position_floor, run_floor
 from harness.judging.printing import Printing, printings
 from harness.judging.text_walk import Floors
 from harness.model_config import ModelConfig
 from harness.models import Model
-from harness.quant import QuantTensor, quantize_weights
 
 __all__ = ["Reference", "rounded"]
 
@@ -155,56 +152,3 @@ class Reference:
         bos = self.model.tokenizer.bos_id
         with blas_threads(1):
             return [bos, *generate(self.exact, [bos], steps=_FREE_RUN)]
-
-
-def rounded(precision: str, *, group_size: int) -> list[Ops]:
-    """Simulate a declared precision on a float32 model: weights only, then weights and activations.
-
-    Args:
-        precision: "f16", "bf16" or "q8".
-        group_size: of int8 quantisation; must divide the rows.
-    """
-    if precision == "q8":
-
-        def quantised(config: ModelConfig, layer: int, name: str, lookup: Lookup) -> Weight:
-            found = lookup(layer, name)
-            if isinstance(found, QuantTensor) or found.ndim == 1:
-                return found
-            return quantize_weights(np.asarray(found, np.float32), group_size)
-
-        def dequantised(config: ModelConfig, layer: int, name: str, lookup: Lookup) -> Weight:
-            found = quantised(config, layer, name, lookup)
-            return found.dequantize() if isinstance(found, QuantTensor) else found
-
-        return [replace(LIBRARY, weight=dequantised), replace(LIBRARY, weight=quantised)]
-    cast = {"f16": _to_f16, "bf16": _to_bf16}[precision]
-
-    def weights(config: ModelConfig, layer: int, name: str, lookup: Lookup) -> Weight:
-        found = lookup(layer, name)
-        return found if isinstance(found, QuantTensor) else cast(np.asarray(found, np.float32))
-
-    def product(step: Step, name: str, x: Array, w: Weight) -> Array:
-        assert not isinstance(w, QuantTensor)
-        return cast(cast(x) @ w.T)
-
-    def kept(step: Step, rows: Array) -> Array:
-        return cast(rows)
-
-    return [
-        replace(LIBRARY, weight=weights),
-        replace(LIBRARY, weight=weights, cached_k=kept, cached_v=kept),
-        replace(LIBRARY, weight=weights, matmul=product, cached_k=kept, cached_v=kept),
-    ]
-
-
-def _to_f16(x: Array) -> Array:
-    with np.errstate(over="ignore"):
-        return x.astype(np.float16).astype(np.float32)
-
-
-def _to_bf16(x: Array) -> Array:
-    """Round float32 to bfloat16 (nearest, ties to even), kept in float32."""
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-    with np.errstate(over="ignore"):
-        up = bits + (0x7FFF + ((bits >> 16) & 1))
-    return (up & np.uint32(0xFFFF0000)).view(np.float32)
