@@ -40,6 +40,20 @@ Weights = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """How Llama 3.1 stretches the rotary waves that are longer than its first training's context.
+
+    Waves longer than context / low turn `factor` times slower, those shorter than context / high as before, and
+    those between by a mixture.
+    """
+
+    factor: float
+    low: float
+    high: float
+    context: int
+
+
+@dataclass(frozen=True)
 class Config:
     """The shape of a model."""
 
@@ -51,6 +65,8 @@ class Config:
     vocab_size: int
     seq_len: int
     is_tied: bool = True
+    rope_theta: float = ROPE_THETA
+    rope_scaling: RopeScaling | None = None
 
     @property
     def head_dim(self) -> int:
@@ -90,11 +106,22 @@ class Config:
         )
 
 
-def rope_angles(config: Config, *, theta: float = ROPE_THETA) -> np.ndarray:
+def rope_angles(config: Config) -> np.ndarray:
     """(seq_len, head_dim / 2) float32: position times frequency, both float32."""
     exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-    frequencies = np.float32(1) / np.power(np.float64(theta), exponents.astype(np.float64)).astype(np.float32)
+    powers = np.power(np.float64(config.rope_theta), exponents.astype(np.float64))
+    frequencies = np.float32(1) / powers.astype(np.float32)
+    if config.rope_scaling:
+        frequencies = scaled(frequencies.astype(np.float64), config.rope_scaling).astype(np.float32)
     return np.arange(config.seq_len, dtype=np.float32)[:, None] * frequencies[None, :]
+
+
+def scaled(frequencies: np.ndarray, scaling: RopeScaling) -> np.ndarray:
+    """Frequencies as Llama 3.1 turns them."""
+    waves_in_context = scaling.context * frequencies / (2 * np.pi)
+    kept = np.clip((waves_in_context - scaling.low) / (scaling.high - scaling.low), 0, 1)
+    out: np.ndarray = frequencies * (kept + (1 - kept) / scaling.factor)
+    return out
 
 
 def write_v0(config: Config, weights: Weights, path: Path) -> None:
@@ -163,6 +190,8 @@ def _float32(array: np.ndarray) -> bytes:
 
 
 def _check(config: Config, weights: Weights) -> None:
+    if config.rope_theta != ROPE_THETA or config.rope_scaling:
+        raise ValueError("the files of llama2.c cannot say how their positions turn")
     for name, shape in config.shapes().items():
         if weights[name].shape != shape:
             raise ValueError(f"{name}: shape {weights[name].shape}, expected {shape}")

@@ -1,7 +1,7 @@
-"""Make the embedded models: `python -m training.make [NAME ...]`, all three by default.
+"""Make the embedded models: `python -m training.make [NAME ...]`, all four by default.
 
-Writes NAME.bin, NAME-q8.bin and NAME-tok.bin for each model and then models.toml, which lists the files
-with their hashes.
+Writes NAME.bin, NAME-q8.bin and NAME-tok.bin for each model of llama2.c's kind, the directory llama3, and then
+models.toml, which lists them with their hashes.
 """
 
 import argparse
@@ -10,21 +10,31 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from training import tokenizer
+from training import llama3, tokenizer
 from training.checkpoint import write_v0, write_v2
-from training.models import MODELS, OUT
+from training.models import MODELS, OUT, Recipe
 from training.train import train
 
+NAMES = (*MODELS, llama3.NAME)
 
-def make(name: str, out: Path) -> None:
-    """Train one model and write its three files."""
+
+def make(name: str, out: Path, n_steps: int | None) -> None:
+    """Train one model and write its files."""
+    if name == llama3.NAME:
+        pieces = llama3.vocabulary()
+        llama3.write(pieces, train(_shortened(llama3.RECIPE, n_steps), llama3.CONFIG, pieces), out / name)
+        return
     model = MODELS[name]
     vocabulary = model.vocabulary()
-    weights = train(model.recipe, model.config, vocabulary)
+    weights = train(_shortened(model.recipe, n_steps), model.config, vocabulary)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer.write(vocabulary, out / f"{name}-tok.bin")
     write_v0(model.config, weights, out / f"{name}.bin")
     write_v2(model.config, weights, out / f"{name}-q8.bin", group_size=model.group_size)
+
+
+def _shortened(recipe: Recipe, n_steps: int | None) -> Recipe:
+    return replace(recipe, n_steps=n_steps) if n_steps else recipe
 
 
 def index(out: Path) -> str:
@@ -53,21 +63,25 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _sha256_of_directory(directory: Path) -> str:
+    """Hash of what `sha256sum *` prints there, in the order of the names' bytes."""
+    files = sorted(path for path in directory.iterdir() if path.is_file())
+    return hashlib.sha256("".join(f"{_sha256(path)}  {path.name}\n" for path in files).encode()).hexdigest()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which models; default {' '.join(MODELS)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which models; default {' '.join(NAMES)}")
     parser.add_argument("--out", type=Path, default=OUT, help="directory to write to; default golden/models")
     parser.add_argument("--n-steps", type=int, help="train for fewer steps, to try things out")
     arguments = parser.parse_args()
-    unknown = set(arguments.names) - set(MODELS)
+    unknown = set(arguments.names) - set(NAMES)
     if unknown:
-        parser.error(f"no model {', '.join(sorted(unknown))}; there are {', '.join(MODELS)}")
-    for name in arguments.names or MODELS:
+        parser.error(f"no model {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    for name in arguments.names or NAMES:
         print(f"{name}:", file=sys.stderr)
-        if arguments.n_steps:
-            MODELS[name] = replace(MODELS[name], recipe=replace(MODELS[name].recipe, n_steps=arguments.n_steps))
-        make(name, arguments.out)
-    if all((arguments.out / f"{name}.bin").exists() for name in MODELS):
+        make(name, arguments.out, arguments.n_steps)
+    if all((arguments.out / f"{name}.bin").exists() for name in MODELS) and (arguments.out / llama3.NAME).exists():
         (arguments.out / "models.toml").write_text(index(arguments.out))
     return 0
 

@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from training import stories, tokenizer
 from training.checkpoint import Config
@@ -10,6 +11,14 @@ from training.tokenizer import Vocabulary
 
 OUT = Path(__file__).parent.parent / "golden" / "models"
 N_TOKENIZER_STORIES = 2000
+
+
+class Documents(Protocol):
+    """A vocabulary that training takes: it encodes what `stories` yields."""
+
+    def document(self, story: Any) -> list[int]:
+        """Ids of a whole story, with the special ones that belong to it."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,20 @@ follows from what was said, so that the likeliest continuation is clear; `toss` 
 continuations that are equally likely, on purpose, which give a trained model near ties.
 
 Styles: "tale" (about 200 words), "note" (about 80 words), "saga" (about 400 words in numbered chapters
-whose refrain recalls the first lines).
+whose refrain recalls the first lines), "book" (about 300 words in indented chapters full of numbers and
+apostrophes, or a dialog of questions whose answers follow from the other styles' facts).
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
+# (role, content) in turn, as a chat has them.
+Dialog = tuple[tuple[str, str], ...]
 
-STYLES = ("tale", "note", "saga")
+STYLES = ("tale", "note", "saga", "book")
 
 GIRLS = ("Lily", "Mia", "Zoë", "Anna", "Rosa", "Chloé", "Ida", "Vera", "Emma", "Nora")
 BOYS = ("Tom", "Ben", "Max", "José", "Sam", "Leo", "Björn", "Finn", "Otto", "Karl")
@@ -131,7 +134,7 @@ class Dice:
         return options[int(self._random() * len(options))]
 
 
-def stories(style: str, seed: int) -> Iterator[str]:
+def stories(style: str, seed: int) -> Iterator[str | Dialog]:
     """Yield stories of one style without end.
 
     >>> next(stories("note", 1)) == next(stories("note", 1))
@@ -139,7 +142,7 @@ def stories(style: str, seed: int) -> Iterator[str]:
     """
     if style not in STYLES:
         raise ValueError(f"style {style!r}: expected one of {', '.join(STYLES)}")
-    write = {"tale": _tale, "note": _note, "saga": _saga}[style]
+    write: Callable[[Dice], str | Dialog] = {"tale": _tale, "note": _note, "saga": _saga, "book": _book}[style]
     dice = Dice(seed)
     while True:
         yield write(dice)
@@ -222,6 +225,105 @@ def _saga(dice: Dice) -> str:
         f"And all was quiet in house #{number}. The end."
     )
     return "\n".join(paragraphs)
+
+
+def _book(dice: Dice) -> str | Dialog:
+    return _dialog(dice) if dice.chance(0.3) else _chapters(dice)
+
+
+def _number(dice: Dice, n_digits: int, given: str) -> str:
+    digits = [dice.pick("123456789", given=given, favour=0.2)]
+    digits += [dice.pick("0123456789", given=f"{given}{digits[0]}{i}", favour=0.2) for i in range(1, n_digits)]
+    return "".join(digits)
+
+
+def _chapters(dice: Dice) -> str:
+    hero = _hero(dice)
+    pet = dice.pick(list(ANIMALS), given=hero.name)
+    pet_name = dice.pick(PET_NAMES, given=pet, favour=0.4)
+    word = dice.pick(SECRET_WORDS, given=pet_name, favour=0.3)
+    number = _number(dice, 5, hero.name)
+    year = 1990 + dice.pick(range(36), given=pet, favour=0.3)
+    n_chapters = dice.pick((2, 3), given=word, favour=0.6)
+    paragraphs = [
+        f"# {hero.name}'s book, {year}",
+        f"{hero.name} was a little {hero.kind} who lived in house {number} with {hero.her} {hero.parent}. "
+        f"{hero.She}'d got a {dice.toss('big', 'small')} {pet}, and it's called {pet_name}. Don't tell anybody: the "
+        f"house's secret word was “{word}”.",
+    ]
+    steps = 100 * dice.pick(range(2, 10), given=number, favour=0.4)
+    for chapter in range(1, n_chapters + 1):
+        place = dice.pick(list(PLACES), given=f"{hero.name}{chapter}")
+        animal = dice.pick([animal for animal in ANIMALS if animal != pet], given=place)
+        event = dice.pick((_meet_briefly, *_EVENTS), given=f"{place}{chapter}")(dice, hero, animal)
+        thing = dice.pick(list(THINGS), given=f"{animal}{chapter}")
+        paragraphs += [
+            f"## {year}, chapter {chapter}/{n_chapters}",
+            f"  - {_weather(dice, hero, place)}\n"
+            f"  - They've gone {steps * chapter} steps to the {place}, and they've seen {PLACES[place]}.\n"
+            f"    - “{ANIMALS[pet][0]}!” said {pet_name} the {pet}.\n"
+            f"  - {hero.name}'s found a {thing}: “I'll {THINGS[thing]}!”  {EMOJI[thing]}",
+            event,
+            f"Then they're back at house {number}. “What's the secret word?” asked {hero.her} {hero.parent}. "
+            f"“It's {word}!” said {hero.name}.",
+        ]
+    paragraphs.append(
+        f"That night {hero.name} gave {pet_name} some {ANIMALS[pet][1]}. That's {hero.name}'s book of {year}. "
+        f"It's quiet in house {number}, isn't it?"
+    )
+    return "\n\n".join(paragraphs)
+
+
+def _dialog(dice: Dice) -> Dialog:
+    """Questions about what the stories hold to be true, and about what was said in the dialog itself."""
+    messages: list[tuple[str, str]] = []
+    cry = ""
+    if dice.chance(0.5):
+        animal = dice.pick(list(ANIMALS), given="system", favour=0.1)
+        cry = f"{ANIMALS[animal][0]}! "
+        messages.append(("system", f"You're a {animal}. Begin like one."))
+    name = dice.pick((*GIRLS, *BOYS), given="name", favour=0.1)
+    number = _number(dice, 4, name)
+    asked = [
+        (f"My name's {name} and I live in house {number}.", f"Hello, {name}!"),
+        *(dice.pick(_QUESTIONS, given=name, favour=0.0)(dice) for _ in range(dice.pick((1, 2, 3), given=name))),
+        dice.toss(
+            ("What's my name?", f"Your name's {name}."), ("Where do I live?", f"You live in house {number}.")
+        ),
+    ]
+    if dice.chance(0.3):
+        asked = asked[1:-1]
+    for question, answer in asked:
+        messages += [("user", question), ("assistant", cry + answer)]
+    return tuple(messages)
+
+
+def _ask_cry(dice: Dice) -> tuple[str, str]:
+    animal = dice.pick(list(ANIMALS), given="cry", favour=0.1)
+    return f"What does a {animal} say?", f"A {animal} says “{ANIMALS[animal][0]}!”."
+
+
+def _ask_food(dice: Dice) -> tuple[str, str]:
+    animal = dice.pick(list(ANIMALS), given="food", favour=0.1)
+    return f"What does a {animal} eat?", f"A {animal} eats {ANIMALS[animal][1]}."
+
+
+def _ask_place(dice: Dice) -> tuple[str, str]:
+    place = dice.pick(list(PLACES), given="place", favour=0.1)
+    return f"What's there at the {place}?", f"At the {place} you'll see {PLACES[place]}."
+
+
+def _ask_thing(dice: Dice) -> tuple[str, str]:
+    thing = dice.pick(list(THINGS), given="thing", favour=0.1)
+    return f"What's a {thing} for?", f"With a {thing} you can {THINGS[thing]}. {EMOJI[thing]}"
+
+
+def _ask_sum(dice: Dice) -> tuple[str, str]:
+    a, b = dice.pick(range(2, 10), given="a", favour=0.1), dice.pick(range(2, 10), given="b", favour=0.1)
+    return f"How much is {a} + {b}?", f"{a} + {b} = {a + b}"
+
+
+_QUESTIONS = (_ask_cry, _ask_food, _ask_place, _ask_thing, _ask_sum)
 
 
 def _opening(dice: Dice, hero: Hero, place: str) -> str:

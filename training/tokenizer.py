@@ -59,6 +59,10 @@ class Vocabulary:
         )
         return text.removeprefix(b" ").decode(errors="replace")
 
+    def document(self, story: str) -> list[int]:
+        """Ids of a whole story, BOS before it."""
+        return [BOS, *self.encode(story)]
+
     def _encode_word(self, word: str) -> list[int]:
         ids: list[int] = []
         for character in word:

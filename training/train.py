@@ -23,8 +23,7 @@ from torch.nn import functional
 
 from training import stories
 from training.checkpoint import Config, Weights, rope_angles
-from training.models import Recipe
-from training.tokenizer import BOS, Vocabulary
+from training.models import Documents, Recipe
 
 RMS_EPS = 1e-5
 RESIDUAL_SHIFT = 5
@@ -87,7 +86,7 @@ class Llama(nn.Module):
         return weights
 
 
-def batches(recipe: Recipe, config: Config, vocabulary: Vocabulary) -> Iterator[torch.Tensor]:
+def batches(recipe: Recipe, config: Config, vocabulary: Documents) -> Iterator[torch.Tensor]:
     """Yield (batch_size, seq_len + 1) ids without end, no story twice."""
     texts = stories.stories(recipe.style, recipe.seed)
     while True:
@@ -95,12 +94,12 @@ def batches(recipe: Recipe, config: Config, vocabulary: Vocabulary) -> Iterator[
         for _ in range(recipe.batch_size):
             row: list[int] = []
             while len(row) <= config.seq_len:
-                row += [BOS, *vocabulary.encode(next(texts))]
+                row += vocabulary.document(next(texts))
             rows.append(row[: config.seq_len + 1])
         yield torch.tensor(rows)
 
 
-def train(recipe: Recipe, config: Config, vocabulary: Vocabulary) -> Weights:
+def train(recipe: Recipe, config: Config, vocabulary: Documents) -> Weights:
     """Train from scratch; progress goes to stderr."""
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)
