@@ -332,6 +332,7 @@ def _closest(engine: Engine, prompt_ids: Sequence[int], ids: Sequence[int]) -> t
     top = TopTwo(len(fed) - first)
     engine.score([fed], top, first=[first])
     order = np.argsort(top.margin, kind="stable")[:_N_MARGINS]
+    order = order[np.isfinite(top.margin[order])]  # a logit that is no number is at no distance
     return tuple(Margin(int(i), _rounded(float(top.margin[i])), int(top.ids[i, 1])) for i in order)
 
 

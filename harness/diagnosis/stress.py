@@ -1,7 +1,7 @@
 """Stress checkpoints: models altered so that their text shows what ordinary text hides.
 
-Each is made from any small model by exact edits of its weights (powers of two, copies, zeros) or of its tokenizer,
-and comes with the requests to make of it. What each shows is measured: docs/faults.md has the certificates.
+Each is made from any small model by exact edits of its weights or of its tokenizer (`harness.models.altered`), and
+comes with the requests to make of it. What each shows is measured: docs/faults.md has the certificates.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.checkpoint import Tensor
 from harness.diagnosis.port import Request
 from harness.diagnosis.sampling import SAMPLER
 from harness.models import Model
-from harness.quant import QuantTensor, quantize_weights
-from harness.tokenizer import Tokenizer
+from harness.models.altered import ALTERATIONS
 
 __all__ = ["ORDINARY", "STRESSES", "Stress", "by_name"]
 
@@ -66,126 +64,12 @@ class Stress:
     amplifies: tuple[str, ...] = ()
 
 
-# ---- editing -----------------------------------------------------------------------------------------------------
-
-
-def _edited(model: Model, edit: Callable[[str, Tensor], Tensor], **config: Any) -> Model:
-    found = model.checkpoint
-    tensors = {name: edit(name, tensor) for name, tensor in found.tensors.items()}
-    changed = replace(found, config=replace(found.config, **config), tensors=tensors, path=None, rope_tables=None)
-    return replace(model, checkpoint=changed)
-
-
-def _scaled(model: Model, **factors: float) -> Model:
-    """Multiply tensors by the last part of their name."""
-
-    def edit(name: str, tensor: Tensor) -> Tensor:
-        factor = factors.get(name.rpartition(".")[2])
-        if factor is None:
-            return tensor
-        assert not isinstance(tensor, QuantTensor)
-        return (tensor * np.float32(factor)).astype(np.float32)
-
-    return _edited(model, edit)
-
-
-def _untied(model: Model) -> Model:
-    """Give a model a classifier of its own: the embedding's values, if it had none."""
-    found = model.checkpoint
-    tensors = {**found.tensors, "lm_head": found.classifier}
-    config = replace(found.config, is_tied=False)
-    return replace(model, checkpoint=replace(found, config=config, tensors=tensors, path=None, rope_tables=None))
-
-
-def _small(model: Model) -> Model:
-    return _scaled(_untied(model), tok_embedding=2.0**-8)
-
-
-def _uniform(model: Model) -> Model:
-    return _scaled(_untied(model), final_norm=0.0)
-
-
-def _flat(model: Model) -> Model:
-    return _scaled(model, wq=2.0**-3)
-
-
-def _peaked(model: Model) -> Model:
-    return _scaled(model, wq=2.0**5)
-
-
-def _sharp(model: Model) -> Model:
-    return _scaled(model, wq=2.0**4)
-
-
-def _reversed_classifier(model: Model) -> Model:
-    found = _untied(model)
-
-    def edit(name: str, tensor: Tensor) -> Tensor:
-        assert not isinstance(tensor, QuantTensor)
-        return tensor[::-1].copy() if name == "lm_head" else tensor
-
-    return _edited(found, edit)
-
-
-def _nan_row(model: Model) -> Model:
-    found = _untied(model)
-
-    def edit(name: str, tensor: Tensor) -> Tensor:
-        if name != "lm_head":
-            return tensor
-        assert not isinstance(tensor, QuantTensor)
-        rows = tensor.copy()
-        rows[2] = np.nan  # EOS, which no prompt has
-        return rows
-
-    return _edited(found, edit)
-
-
-def _distinct_heads(model: Model) -> Model:
-    """Values of the key/value heads scaled by 1, 4, 16, ... in turn: no head can stand for another."""
-    config = model.checkpoint.config
-
-    def edit(name: str, tensor: Tensor) -> Tensor:
-        if not name.endswith(".wv"):
-            return tensor
-        assert not isinstance(tensor, QuantTensor)
-        factor = 4.0 ** (np.arange(config.n_kv_heads) % 3 - 1)
-        return (tensor * np.repeat(factor, config.head_dim)[:, None]).astype(np.float32)
-
-    return _edited(model, edit)
-
-
-def _exchanged(row: int) -> Callable[[Model], Model]:
-    """Exchange the rows of the full stop and another id, in the embedding and in the classifier."""
-
+def _altered(name: str) -> Callable[[Model], Model]:
     def made(model: Model) -> Model:
-        stop = model.tokenizer.pieces.index(b".")
-
-        def edit(name: str, tensor: Tensor) -> Tensor:
-            if name not in ("tok_embedding", "lm_head"):
-                return tensor
-            assert not isinstance(tensor, QuantTensor)
-            rows = tensor.copy()
-            rows[[row, stop]] = tensor[[stop, row]]
-            return rows
-
-        return _edited(model, edit)
+        weights, pieces = ALTERATIONS[name](model.checkpoint, model.tokenizer)
+        return replace(model, checkpoint=weights, tokenizer=pieces)
 
     return made
-
-
-def _short_context(model: Model) -> Model:
-    return _edited(model, lambda name, tensor: tensor, seq_len=32)
-
-
-def _groups_of_64(model: Model) -> Model:
-    """The int8 form in groups of 64, which straddle rows where hidden_dim is no multiple of it."""
-
-    def edit(name: str, tensor: Tensor) -> Tensor:
-        assert not isinstance(tensor, QuantTensor)
-        return tensor if tensor.ndim == 1 else quantize_weights(np.asarray(tensor), 64)
-
-    return replace(_edited(model, edit), checkpoint=replace(_edited(model, edit).checkpoint, group_size=64))
 
 
 def _fits_64(model: Model) -> bool:
@@ -193,39 +77,6 @@ def _fits_64(model: Model) -> bool:
     if found.group_size is not None or found.config.hidden_dim % 64 == 0 or found.config.dim < 64:
         return False
     return all(tensor.size % 64 == 0 for tensor in found.tensors.values() if getattr(tensor, "ndim", 1) == 2)  # type: ignore[union-attr]
-
-
-def _zero_group(model: Model) -> Model:
-    """The first group of the attention's normalised input is zero, through its gain."""
-    size = model.checkpoint.group_size or 1
-
-    def edit(name: str, tensor: Tensor) -> Tensor:
-        if not name.endswith("attn_norm"):
-            return tensor
-        assert not isinstance(tensor, QuantTensor)
-        gain = tensor.copy()
-        gain[:size] = 0
-        return gain
-
-    return _edited(model, edit)
-
-
-def _with_pieces(model: Model, pieces: tuple[bytes, ...], scores: Array) -> Model:
-    known = model.tokenizer
-    return replace(model, tokenizer=Tokenizer(pieces, scores.astype(np.float32), known.bos_id, known.eos_id))
-
-
-def _surplus_piece(model: Model) -> Model:
-    known = model.tokenizer
-    return _with_pieces(model, (*known.pieces, b"\xffsurplus"), np.append(known.scores, -1e6))
-
-
-def _space_runs(model: Model) -> Model:
-    """The last piece becomes two spaces, scored as in the vocabulary of Llama 2."""
-    known = model.tokenizer
-    scores = known.scores.copy()
-    scores[-1] = -1e9
-    return _with_pieces(model, (*known.pieces[:-1], b"  "), scores)
 
 
 # ---- requests ----------------------------------------------------------------------------------------------------
@@ -284,7 +135,7 @@ STRESSES: tuple[Stress, ...] = (
     Stress(
         "small-activations",
         "epsilon: the embedding is so small that RMSNorm's epsilon is as large as its mean square",
-        _small,
+        _altered("small-activations"),
         _asked("greedy", "prompt"),
         amplifies=_EPS,
     ),
@@ -292,34 +143,34 @@ STRESSES: tuple[Stress, ...] = (
         "uniform",
         "the generator and the sampler: all logits are exactly 0, so that each token is a coin in plain text, "
         "and every tie is exact",
-        _uniform,
+        _altered("uniform"),
         _uniform_requests,
     ),
     Stress(
         "flat-attention",
         "masks and slots: queries are an eighth, so that slots seen count nearly the same",
-        _flat,
+        _altered("flat-attention"),
         _asked("greedy", "prompt"),
         amplifies=("mask-excludes-self", "softmax-all-slots", "position-from-one"),
     ),
     Stress(
         "peaked-attention",
         "softmax and scale: queries are 32 times as large, scores in the hundreds",
-        _peaked,
+        _altered("peaked-attention"),
         _asked("greedy", "prompt"),
         amplifies=("softmax-overflows", "attention-unscaled", "ffn-gelu", "rope-half-of-k"),
     ),
     Stress(
         "long-positions",
         "frequencies and offsets: queries are 16 times as large, so that a small turn moves much",
-        _sharp,
+        _altered("long-positions"),
         _asked("greedy", "prompt"),
         amplifies=_ANGLES,
     ),
     Stress(
         "distinct-heads",
         "the mapping of query heads to key/value heads: values of neighbouring heads differ in scale",
-        _distinct_heads,
+        _altered("distinct-heads"),
         _asked("greedy", "prompt"),
         lambda model: (
             model.checkpoint.group_size is None
@@ -330,35 +181,38 @@ STRESSES: tuple[Stress, ...] = (
     Stress(
         "reversed-classifier",
         "the path of untied models: the classifier is the embedding upside down",
-        _reversed_classifier,
+        _altered("reversed-classifier"),
         _asked("greedy", "prompt"),
         amplifies=("negative-vocab-tied", "tables-not-skipped", "tables-of-other-length"),
     ),
     Stress(
         "nan-row",
         "how a maximum treats NaN: one row of the classifier is NaN",
-        _nan_row,
+        _altered("nan-row"),
         _asked("greedy"),
     ),
     Stress(
         "bos-exchanged",
         "the stop at BOS: it stands where the full stop was",
-        _exchanged(1),
+        _altered("bos-exchanged"),
         _asked("greedy", "prompt"),
     ),
     Stress(
-        "eos-exchanged", "what EOS does: it stands where the full stop was", _exchanged(2), _asked("greedy", "prompt")
+        "eos-exchanged",
+        "what EOS does: it stands where the full stop was",
+        _altered("eos-exchanged"),
+        _asked("greedy", "prompt"),
     ),
     Stress(
         "short-context",
         "the clamp of steps: a context of 32",
-        _short_context,
+        _altered("short-context"),
         lambda model: {"too many steps": Request(steps=60), "all steps": Request(steps=0)},
     ),
     Stress(
         "int8-groups-of-64",
         "int8 groups that straddle rows",
-        _groups_of_64,
+        _altered("int8-groups-of-64"),
         _asked("greedy", "prompt"),
         _fits_64,
         (
@@ -371,16 +225,16 @@ STRESSES: tuple[Stress, ...] = (
     Stress(
         "int8-zero-group",
         "a group of activations that is all zeros",
-        _zero_group,
+        _altered("int8-zero-group"),
         _asked("greedy"),
         lambda model: model.checkpoint.group_size is not None,
         ("int8-zero-group",),
     ),
-    Stress("surplus-piece", "tokenizers larger than the model", _surplus_piece, _asked("prompt")),
+    Stress("surplus-piece", "tokenizers larger than the model", _altered("surplus-piece"), _asked("prompt")),
     Stress(
         "space-runs",
         "the lowest score that is merged: a piece of two spaces has it",
-        _space_runs,
+        _altered("space-runs"),
         lambda model: {"run of spaces": Request(b"a    b", steps=40)},
     ),
 )

@@ -52,7 +52,7 @@ def rounded(precision: str, *, group_size: int) -> list[Ops]:
 
         def quantised(config: ModelConfig, layer: int, name: str, lookup: Lookup) -> Weight:
             found = lookup(layer, name)
-            if isinstance(found, QuantTensor) or found.ndim == 1:
+            if isinstance(found, QuantTensor) or found.ndim == 1 or not np.isfinite(found).all():
                 return found
             return quantize_weights(np.asarray(found, np.float32), group_size)
 

@@ -4,6 +4,7 @@
     stories15M, ...         published checkpoints, pinned here; looked for in the directories of HARNESS_MODELS
                             (and in their subdirectory of the model's name), then in the cache
     stories260K/eos-swap    made from a published one when first asked for, and kept in the cache
+    gqa/nan-row             made from a shipped one likewise (`altered`)
 
 A file that is absent is `ModelNotFound`, which a verify run reports as SKIPPED; a file with another content
 than its name promises is an `InputError`, because to go on would be to judge against the wrong model.
@@ -16,14 +17,14 @@ import functools
 import os
 import secrets
 import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import checkpoint, tokenizer
 from harness.checkpoint import Checkpoint
 from harness.errors import InputError, TokenizerError
-from harness.models import derived
+from harness.models import altered, derived
 from harness.tokenizer import Tokenizer, tokenizer_bin
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
 ]
 
 _PACKAGE = Path(__file__).parent.parent
+_VERSIONS = {"llama2c-v0": 0, "llama2c-v1": 1, "llama2c-v2": 2}
 
 
 class ModelNotFound(InputError):
@@ -160,7 +162,7 @@ PUBLISHED = {
 def known_names() -> list[str]:
     """Return every name that `locate` knows, whether or not its files are here."""
     made = [f"{derived.ORIGINAL}/{variant}" for variant in derived.SHA256]
-    return [*_embedded(), *PUBLISHED, *made]
+    return [*_embedded(), *PUBLISHED, *made, *altered.SHA256]
 
 
 def locate(name: str, *, sha256: str | None = None, tokenizer_sha256: str | None = None) -> ModelFiles:
@@ -198,6 +200,8 @@ def _locate(name: str) -> ModelFiles:
     original, _, variant = name.partition("/")
     if original == derived.ORIGINAL and variant in derived.SHA256:
         return _derived(name, variant)
+    if original in embedded and name in altered.SHA256:
+        return _altered(name, original, variant)
     raise InputError(f"there is no model {name}", hint=f"the models are: {', '.join(known_names())}")
 
 
@@ -272,11 +276,8 @@ def _derived(name: str, variant: str) -> ModelFiles:
     original = _locate(derived.ORIGINAL)
     sha256 = derived.SHA256[variant]
     path = cache_dir() / "derived" / f"{derived.ORIGINAL}-{variant}.bin"
-    if not path.is_file() or sha256_of(path) != sha256:
-        with made_whole(path) as temporary:
-            derived.make(variant, original.checkpoint, temporary)
-            if (actual := sha256_of(temporary)) != sha256:
-                raise AssertionError(f"the construction of {name} gives sha256 {actual}, not {sha256}")
+    if not _holds(path, sha256):
+        _make(name, path, sha256, lambda out: derived.make(variant, original.checkpoint, out))
     return ModelFiles(
         name=name,
         checkpoint=path,
@@ -286,6 +287,42 @@ def _derived(name: str, variant: str) -> ModelFiles:
         format="llama2c-v2" if variant.startswith("q8-") else original.format,
         is_embedded=False,
     )
+
+
+def _altered(name: str, original: str, alteration: str) -> ModelFiles:
+    found = _locate(original)
+    sha256, tokenizer_sha256 = altered.SHA256[name], altered.TOKENIZER_SHA256.get(name, found.tokenizer_sha256)
+    path = cache_dir() / "altered" / f"{original}-{alteration}.bin"
+    pieces = path.with_suffix(".tok") if name in altered.TOKENIZER_SHA256 else found.tokenizer
+    if not (_holds(path, sha256) and _holds(pieces, tokenizer_sha256)):
+        model = load(found.checkpoint, found.tokenizer)
+        weights, words = altered.ALTERATIONS[alteration](model.checkpoint, model.tokenizer)
+        _make(name, path, sha256, lambda out: checkpoint.write(weights, out, version=_VERSIONS[weights.format]))
+        if pieces != found.tokenizer:
+            _make(name, pieces, tokenizer_sha256, lambda out: tokenizer_bin.write(words, out))
+    is_int8 = alteration.startswith("int8-")
+    return replace(
+        found,
+        name=name,
+        checkpoint=path,
+        tokenizer=pieces,
+        sha256=sha256,
+        tokenizer_sha256=tokenizer_sha256,
+        format="llama2c-v2" if is_int8 else found.format,
+        is_embedded=False,
+    )
+
+
+def _holds(path: Path, sha256: str) -> bool:
+    return path.is_file() and sha256_of(path) == sha256
+
+
+def _make(name: str, path: Path, sha256: str, write: Callable[[Path], None]) -> None:
+    """Write a file whose content is known before."""
+    with made_whole(path) as temporary:
+        write(temporary)
+        if (actual := sha256_of(temporary)) != sha256:
+            raise AssertionError(f"the construction of {name} gives sha256 {actual}, not {sha256}")
 
 
 @contextlib.contextmanager
