@@ -43,7 +43,9 @@ SPECIAL = (
 # GPT-2 spells a byte as itself where it is printable Latin-1, else as the next character from U+0100 on.
 _VISIBLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 BYTE_ORDER = (*_VISIBLE, *(byte for byte in range(256) if byte not in _VISIBLE))
-_SPELLING = {byte: chr(byte) if byte in _VISIBLE else chr(0x100 + i - len(_VISIBLE)) for i, byte in enumerate(BYTE_ORDER)}
+_SPELLING = {
+    byte: chr(byte) if byte in _VISIBLE else chr(0x100 + i - len(_VISIBLE)) for i, byte in enumerate(BYTE_ORDER)
+}
 
 
 @dataclass(frozen=True)

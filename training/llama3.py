@@ -2,8 +2,8 @@
 
 A Hugging Face directory: config.json, model.safetensors in bfloat16, tokenizer.json. What llama2.c's files cannot say
 is all there: rope_theta 500000, Llama 3.1's scaling of the rotary waves, a byte-level vocabulary. The scaling's first
-context is 256 of 1024 positions, so that some of the 8 frequencies of a head are kept, one is mixed, the others slowed.
-Imports no torch.
+context is 256 of 1024 positions, so that some of the 8 frequencies of a head are kept, one is mixed, the others
+slowed. Imports no torch.
 """
 
 import itertools

@@ -287,9 +287,7 @@ def _dialog(dice: Dice) -> Dialog:
     asked = [
         (f"My name's {name} and I live in house {number}.", f"Hello, {name}!"),
         *(dice.pick(_QUESTIONS, given=name, favour=0.0)(dice) for _ in range(dice.pick((1, 2, 3), given=name))),
-        dice.toss(
-            ("What's my name?", f"Your name's {name}."), ("Where do I live?", f"You live in house {number}.")
-        ),
+        dice.toss(("What's my name?", f"Your name's {name}."), ("Where do I live?", f"You live in house {number}.")),
     ]
     if dice.chance(0.3):
         asked = asked[1:-1]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from harness import formats
 from harness.adapters.implementation import ProcessImplementation
-from harness.errors import InputError, Refused, TokenizerError
-from harness.tokenizer import AnyTokenizer, read_any
+from harness.errors import Refused, TokenizerError
+from harness.tokenizer import AnyTokenizer
 
 __all__ = ["SUFFIXES", "File", "Side", "other_pieces", "read_file"]
 
@@ -38,8 +38,6 @@ class File:
 
 Side = File | ProcessImplementation
 
-_IN_DIRECTORIES = ("tokenizer.json", "tokenizer.model", "tokenizer.bin")
-
 
 def read_file(path: Path) -> File:
     """Read the tokenizer of a file: tokenizer.bin, tokenizer.json, a SentencePiece model, a list of ranks, or a
@@ -49,18 +47,7 @@ def read_file(path: Path) -> File:
         CheckpointError, TokenizerError: it is damaged, or of no known format.
         InputError: no tokenizer is in it.
     """
-    if path.is_dir():
-        found = next((path / name for name in _IN_DIRECTORIES if (path / name).is_file()), None)
-        if found is None:
-            raise InputError("no tokenizer is in this directory", path=path, expected=" or ".join(_IN_DIRECTORIES))
-        return File(read_any(found))
-    form = formats.detect(path)
-    if form.read_tokenizer is None:
-        return File(read_any(path))
-    tokenizer = form.read_tokenizer(path)
-    if tokenizer is None:
-        raise InputError(f"no tokenizer is in this {form.name} file", path=path)
-    return File(tokenizer)
+    return File(formats.read_tokenizer(path))
 
 
 def other_pieces(actual: AnyTokenizer, expected: AnyTokenizer) -> str:

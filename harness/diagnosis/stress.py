@@ -67,7 +67,7 @@ class Stress:
 def _altered(name: str) -> Callable[[Model], Model]:
     def made(model: Model) -> Model:
         weights, pieces = ALTERATIONS[name](model.checkpoint, model.tokenizer)
-        return replace(model, checkpoint=weights, tokenizer=pieces)
+        return replace(model, checkpoint=weights, vocabulary=pieces)
 
     return made
 

@@ -16,10 +16,21 @@ from harness.checkpoint import Checkpoint
 from harness.checkpoint.files import opened
 from harness.errors import CheckpointError, InputError
 from harness.formats import gguf, huggingface, llama2c, llama2c_pt, lmw, meta, npz
+from harness.formats.files import TOKENIZER_FILES, tokenizer_file_in
 from harness.formats.format import Format, WriteOptions
-from harness.tokenizer import AnyTokenizer, ByteLevelTokenizer
+from harness.tokenizer import AnyTokenizer, ByteLevelTokenizer, read_any
 
-__all__ = ["FORMATS", "Format", "WriteOptions", "detect", "format_for", "format_named", "read", "write"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "WriteOptions",
+    "detect",
+    "format_for",
+    "format_named",
+    "read",
+    "read_tokenizer",
+    "write",
+]
 
 # Asked in this order. Version 0 of llama2.c comes last: it has no magic number, so a file that nobody recognises is
 # tried as one, and its reader's error says what was found instead.
@@ -104,6 +115,38 @@ def _fits(tokenizer: AnyTokenizer, vocab_size: int) -> bool:
     """Whether the ids are a model's; tables of models with byte-level vocabularies are often padded."""
     is_padded = isinstance(tokenizer, ByteLevelTokenizer) and tokenizer.vocab_size < vocab_size
     return is_padded or tokenizer.vocab_size == vocab_size
+
+
+def read_tokenizer(path: str | os.PathLike[str], vocab_size: int | None = None) -> AnyTokenizer:
+    """Read a tokenizer from any file that may hold one: its own, a checkpoint, or a directory in which it lies.
+
+    Args:
+        vocab_size: of the model, as `harness.tokenizer.read_any` takes it.
+
+    Raises:
+        CheckpointError, TokenizerError: the file is damaged, or of no known format, or of another vocabulary.
+        InputError: no tokenizer is in it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        file = tokenizer_file_in(path)
+        if file is None:
+            raise InputError("no tokenizer is in this directory", path=path, expected=" or ".join(TOKENIZER_FILES))
+        return read_any(file, vocab_size)
+    form = detect(path)
+    if form.read_tokenizer is None:
+        return read_any(path, vocab_size)
+    found = form.read_tokenizer(path)
+    if found is None:
+        raise InputError(f"no tokenizer is in this {form.name} file", path=path, hint="name another with -z")
+    if vocab_size is not None and found.vocab_size > vocab_size:
+        raise CheckpointError(
+            "the tokenizer is of another vocabulary",
+            path=path,
+            expected=f"at most {vocab_size:,} pieces",
+            actual=f"{found.vocab_size:,}",
+        )
+    return found
 
 
 def format_named(name: str) -> Format:

@@ -1,4 +1,4 @@
-"""Map a file, read JSON from a file that may lie, and replace a directory as a whole."""
+"""Map a file, read JSON from a file that may lie, find a directory's tokenizer, replace a directory as a whole."""
 
 from __future__ import annotations
 
@@ -17,8 +17,20 @@ from numpy.typing import NDArray
 
 from harness.checkpoint.files import opened
 from harness.errors import CheckpointError
+from harness.tokenizer import AnyTokenizer, read_any
 
-__all__ = ["mapped", "parse_json", "read_json", "replaced_directory"]
+__all__ = [
+    "TOKENIZER_FILES",
+    "mapped",
+    "parse_json",
+    "read_json",
+    "replaced_directory",
+    "tokenizer_file_in",
+    "tokenizer_in",
+]
+
+# A directory's tokenizer, the first that is there.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer.bin")
 
 # Of config.json, params.json and an index: far above any real one.
 _MAX_JSON_BYTES = 64 << 20
@@ -68,6 +80,21 @@ def read_json(path: Path) -> dict[str, Any]:
     if len(text) > _MAX_JSON_BYTES:
         raise CheckpointError("the JSON is too large", path=path, expected=f"at most {_MAX_JSON_BYTES:,} bytes")
     return parse_json(text, path)
+
+
+def tokenizer_file_in(directory: Path) -> Path | None:
+    """Return the file of a directory's tokenizer, None where there is none."""
+    return next((directory / name for name in TOKENIZER_FILES if (directory / name).is_file()), None)
+
+
+def tokenizer_in(directory: Path) -> AnyTokenizer | None:
+    """Read a directory's tokenizer, None where there is none.
+
+    Raises:
+        TokenizerError: it is damaged, or of a kind that is not read.
+    """
+    file = tokenizer_file_in(directory)
+    return None if file is None else read_any(file)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from harness.checkpoint import Checkpoint, LazyTensors, Streamed, Tensor, expect
 from harness.checkpoint.files import replaced
 from harness.errors import CheckpointError
 from harness.formats import hf_config, safetensors, stored, torch_zip
-from harness.formats.files import parse_json, read_json, replaced_directory
+from harness.formats.files import parse_json, read_json, replaced_directory, tokenizer_in
 from harness.formats.format import Format, WriteOptions
 from harness.formats.hf_forward import logits
 from harness.formats.hf_names import IGNORED, ROTATED, hf_name
@@ -300,6 +300,7 @@ DIRECTORY = Format(
     dtypes=DTYPES,
     refuses=_refuses,
     own_logits=own_logits,
+    read_tokenizer=tokenizer_in,
     is_directory=True,
 )
 FORMATS = (
@@ -319,6 +320,7 @@ FORMATS = (
         suffixes=(".safetensors",),
         detect=_detect_file,
         write=write_file,
+        read_tokenizer=None,
         is_directory=False,
     ),
 )

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from harness.checkpoint import Checkpoint, LazyTensors, Source, Streamed, expected_shapes
 from harness.errors import CheckpointError
 from harness.formats import meta_forward, numbers, stored, torch_zip
-from harness.formats.files import read_json, replaced_directory
+from harness.formats.files import read_json, replaced_directory, tokenizer_in
 from harness.formats.format import Format, WriteOptions
 from harness.formats.llama2c_pt import multiple_for
 from harness.formats.llama_names import meta_name
@@ -222,5 +222,6 @@ FORMAT = Format(
     dtypes=_DTYPES,
     refuses=_refuses,
     own_logits=own_logits,
+    read_tokenizer=tokenizer_in,
     is_directory=True,
 )

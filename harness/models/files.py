@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
 import secrets
 import tomllib
@@ -21,11 +22,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import checkpoint, tokenizer
+from harness import checkpoint, formats
 from harness.checkpoint import Checkpoint
 from harness.errors import InputError, TokenizerError
 from harness.models import altered, derived
-from harness.tokenizer import Tokenizer, tokenizer_bin
+from harness.tokenizer import AnyTokenizer, Tokenizer, tokenizer_bin
 
 __all__ = [
     "PUBLISHED",
@@ -57,12 +58,12 @@ class ModelNotFound(InputError):
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model's two files.
+    """A model's two files; the checkpoint may be a directory, in which the tokenizer may lie.
 
     Attributes:
         name: as it was asked for.
         sha256, tokenizer_sha256: of the files, verified.
-        format: the checkpoint's container, as `harness.checkpoint` names it.
+        format: the checkpoint's container, as `harness.formats` names it.
         is_embedded: whether it is shipped with the project, and so present everywhere.
     """
 
@@ -80,8 +81,23 @@ class Model:
     """A checkpoint and the tokenizer that belongs to it, read."""
 
     checkpoint: Checkpoint
-    tokenizer: Tokenizer
+    vocabulary: AnyTokenizer
     name: str
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The vocabulary, where it is one of pieces with scores, as llama2.c's programs have it.
+
+        Raises:
+            InputError: it is byte-level.
+        """
+        if not isinstance(self.vocabulary, Tokenizer):
+            raise InputError(
+                f"the vocabulary of {self.name} is byte-level",
+                path=self.checkpoint.path,
+                expected="one of pieces with scores, which this is made for",
+            )
+        return self.vocabulary
 
 
 # ---- directories ---------------------------------------------------------------------------------
@@ -250,7 +266,7 @@ def _files(name: str, entry: _Entry, directories: list[Path], *, is_embedded: bo
 
 def _verified(model: str, file: str, sha256: str, directories: list[Path]) -> Path:
     """Return the first file of this name with this content."""
-    found = [path for directory in directories if (path := directory / file).is_file()]
+    found = [path for directory in directories if (path := directory / file).exists()]
     for path in found:
         if sha256_of(path) == sha256:
             return path
@@ -348,9 +364,10 @@ def made_whole(path: Path) -> Iterator[Path]:
 
 
 def load(checkpoint_path: str | os.PathLike[str], tokenizer_path: str | os.PathLike[str]) -> Model:
-    """Read a checkpoint and its tokenizer."""
-    weights = checkpoint.read(checkpoint_path)
-    return Model(weights, tokenizer.read(tokenizer_path, weights.config.vocab_size), Path(checkpoint_path).stem)
+    """Read a checkpoint and its tokenizer, of any format."""
+    weights = formats.read(checkpoint_path)
+    vocabulary = formats.read_tokenizer(tokenizer_path, weights.config.vocab_size)
+    return Model(weights, vocabulary, Path(checkpoint_path).stem)
 
 
 # A tokenizer.bin of 256,000 long pieces has some 6 MB; what is larger is a checkpoint, and not read for this.
@@ -386,7 +403,15 @@ def tokenizer_beside(checkpoint_path: Path, vocab_size: int) -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """Hash a file, once for each (path, size, time of change)."""
+    """Hash a file, once for each (path, size, time of change).
+
+    The hash of a directory is that of what `sha256sum *` prints in it: for each file, in the order of the names'
+    bytes, its hash, two spaces and its name.
+    """
+    if path.is_dir():
+        files = sorted((one for one in path.iterdir() if one.is_file()), key=lambda one: os.fsencode(one.name))
+        lines = (f"{sha256_of(one)}  {one.name}\n" for one in files if not one.name.startswith("."))
+        return hashlib.sha256(b"".join(map(os.fsencode, lines))).hexdigest()
     status = path.stat()
     return _sha256(path.absolute(), status.st_size, status.st_mtime_ns)
 

@@ -2,8 +2,8 @@
 
     read     tokenizer.json (JSON), a list of ranks, SentencePiece's .model, and else llama2.c's tokenizer.bin, which
              has no mark of its own
-    write    .bin: tokenizer.bin; .model: SentencePiece's, or a list of ranks if it is byte-level, as Llama 3 names
-             its own; .tiktoken: a list of ranks
+    write    .bin: tokenizer.bin; .json: tokenizer.json; .model: SentencePiece's, or a list of ranks if it is
+             byte-level, as Llama 3 names its own; .tiktoken: a list of ranks
 
 A format that cannot say how a tokenizer encodes is refused, with the reason.
 """
@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 from harness.errors import TokenizerError
-from harness.tokenizer import files, hf_json, sentencepiece_model, tiktoken_ranks, tokenizer_bin
+from harness.tokenizer import files, hf_json, hf_json_write, sentencepiece_model, tiktoken_ranks, tokenizer_bin
 from harness.tokenizer.byte_level import ByteLevelTokenizer
 from harness.tokenizer.tokenizer import Tokenizer
 
@@ -68,8 +68,10 @@ def write_any(tokenizer: Tokenizer | ByteLevelTokenizer, path: str | os.PathLike
             raise TokenizerError(
                 "a tokenizer.bin cannot hold a byte-level vocabulary, whose words are merged apart",
                 path=path,
-                hint="write a list of ranks, or GGUF",
+                hint="write a tokenizer.json",
             )
+        case ".json", _:
+            hf_json_write.write(tokenizer, path)
         case ".model", Tokenizer():
             sentencepiece_model.write(tokenizer, path)
         case ((".model" | ".tiktoken"), ByteLevelTokenizer()):
@@ -80,5 +82,7 @@ def write_any(tokenizer: Tokenizer | ByteLevelTokenizer, path: str | os.PathLike
             )
         case _:
             raise TokenizerError(
-                "no format of tokenizers is written to such files", path=path, expected=".bin, .model or .tiktoken"
+                "no format of tokenizers is written to such files",
+                path=path,
+                expected=".bin, .json, .model or .tiktoken",
             )

@@ -71,4 +71,4 @@ def test_what_a_format_cannot_say_is_refused(tmp_path):
     with pytest.raises(TokenizerError, match="scores"):
         write_any(scores, tmp_path / "t.tiktoken")
     with pytest.raises(TokenizerError, match="no format"):
-        write_any(scores, tmp_path / "t.json")
+        write_any(scores, tmp_path / "t.txt")
