@@ -53,7 +53,7 @@ A fault's *fate* is one of three. **Killable**: some probe shows it; the column 
 but moves logits (or sums of probabilities) no further than honest programs do. `tests/diagnosis` tries all of that:
 each killable fault gives another answer on its probe, and where an operation of the forward pass is wrong, logits
 move by more than twice the [noise floor](noise-floor.md). Symptoms on stories260K are held against those that were
-measured with another engine (`tests/diagnosis/matrix.py`), and those that `tests/diagnosis/c_faults.py` lists
+measured with another engine (`tests/diagnosis/matrix.py`), and those that `impls/c/faults.toml` lists
 are compiled into impls/c, where each says what its port says.
 
 To add one, add an entry to the list of its component, and the probe that shows it to `harness/diagnosis/shown.py`.

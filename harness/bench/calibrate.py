@@ -12,8 +12,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.bench.stats import CONFIDENCE, Rate, false_verdicts, rate
+from harness.bench.stats import CONFIDENCE, false_verdicts
 from harness.benchfile import Result
+from harness.rates import Rate, rate
 
 __all__ = ["MOST_FALSE", "N_TRIALS", "PAIRS", "SLOWDOWNS", "Calibration", "calibrate", "markdown", "spread"]
 

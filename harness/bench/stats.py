@@ -13,8 +13,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from harness.benchfile import Comparison, Estimate, Result
 
@@ -22,32 +21,16 @@ __all__ = [
     "CONFIDENCE",
     "Comparison",
     "Estimate",
-    "Rate",
     "Result",
     "false_verdicts",
     "median",
     "paired",
-    "rate",
     "result_of",
     "shift",
 ]
 
 CONFIDENCE = 0.99  # of verdicts: a nominal 1 % of comparisons of a thing with itself may end FASTER or SLOWER
 _EXACT_PAIRS = 400  # n * m up to which Mann and Whitney's distribution is counted out
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """How often something happened: count of n, with an exact 95 % interval (Clopper and Pearson)."""
-
-    count: int
-    n: int
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        share = self.count / self.n if self.n else math.nan
-        return f"{self.count} of {self.n} ({share:.1%}, 95 % interval {self.low:.1%} to {self.high:.1%})"
 
 
 # ---- intervals ---------------------------------------------------------------------------------------------------
@@ -205,27 +188,3 @@ def false_verdicts(
             new.append(pair[1] * (1 + slowdown))
         counts[paired(old, new, tolerance=tolerance, confidence=confidence).result] += 1
     return counts
-
-
-def rate(count: int, n: int) -> Rate:
-    """Return how often something happened, with its interval.
-
-    >>> str(rate(0, 9))
-    '0 of 9 (0.0%, 95 % interval 0.0% to 33.6%)'
-    """
-    low = 0.0 if count == 0 else _solve(lambda p: 1 - _binomial_cdf(count - 1, n, p), 0.025)
-    high = 1.0 if count == n else _solve(lambda p: 1 - _binomial_cdf(count, n, p), 0.975)
-    return Rate(count, n, low, high)
-
-
-def _binomial_cdf(k: int, n: int, p: float) -> float:
-    return math.fsum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k + 1))
-
-
-def _solve(rising: Callable[[float], float], target: float) -> float:
-    """Find where a rising function on [0, 1] reaches the target."""
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if rising(middle) < target else (low, middle)
-    return (low + high) / 2

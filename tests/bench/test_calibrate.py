@@ -7,7 +7,7 @@ import random
 import pytest
 
 from harness.bench.calibrate import Calibration, calibrate, markdown, spread
-from harness.bench.stats import rate
+from harness.rates import rate
 
 
 def series(n, spread, drift=0.0):

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from harness.bench.stats import Result, false_verdicts, median, paired, rate, result_of, shift
+from harness.bench.stats import Result, false_verdicts, median, paired, result_of, shift
 
 
 def test_the_interval_of_a_median_is_that_of_the_binomial_distribution():
@@ -130,11 +130,3 @@ def test_a_slowdown_is_found():
 def test_a_series_too_short_for_a_trial_is_refused():
     with pytest.raises(ValueError, match="40 runs"):
         false_verdicts([1.0] * 10, n_pairs=20, n_trials=1, seed=0)
-
-
-@pytest.mark.parametrize(
-    ("count", "n", "low", "high"), [(0, 9, 0.0, 0.3363), (3, 200, 0.0031, 0.0432), (9, 9, 0.6637, 1.0)]
-)
-def test_rates_have_the_interval_of_clopper_and_pearson(count, n, low, high):
-    found = rate(count, n)  # values of the tables
-    assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))

@@ -8,14 +8,15 @@ import pytest
 
 from harness import checkpoint, models
 from harness.adapters.toolchain import tool
+from harness.conformance.selftest.compiled import read
 from harness.diagnosis import Fate, Port, by_name, faulted
 from harness.diagnosis import stress as stresses
 from harness.diagnosis.shown import SHOWN_BY
 from harness.errors import MissingDependency
 from harness.tokenizer import tokenizer_bin
-from tests.diagnosis.c_faults import RUN, SUBSTITUTIONS
 
 SOURCES = models.impls_dir() / "c"
+PATCHES = read(SOURCES / "faults.toml").patches
 FLAGS = ["-O1", "-std=gnu11", "-pthread", "-ffp-contract=off", "-DSTRICT", "-w"]
 # What is asked of a fault that no probe shows.
 ELSEWHERE = ("gqa", "plain", "greedy")
@@ -47,15 +48,14 @@ def subjects(tmp_path_factory):
     return files
 
 
-def built(folder, substitution=None):
+def built(folder, patch=None):
     """Compile impls/c, with the text of one place replaced."""
     for path in SOURCES.glob("*.[ch]"):
         shutil.copy(path, folder)
-    if substitution:
-        _, file, old, new = substitution
-        text = (folder / file).read_text("utf-8")
-        (folder / file).write_text(text.replace(old, new), "utf-8")
-    subprocess.run([*compiler(), *FLAGS, "-o", folder / "run", folder / RUN, "-lm"], check=True, timeout=120)
+    if patch:
+        text = (folder / patch.file).read_text("utf-8")
+        (folder / patch.file).write_text(text.replace(patch.old, patch.new), "utf-8")
+    subprocess.run([*compiler(), *FLAGS, "-o", folder / "run", folder / "run.c", "-lm"], check=True, timeout=120)
     return folder / "run"
 
 
@@ -73,27 +73,18 @@ def where(name):
     return SHOWN_BY.get(name, ELSEWHERE)
 
 
-@pytest.mark.parametrize("substitution", SUBSTITUTIONS, ids=lambda one: one[0])
-def test_the_text_that_a_fault_replaces_stands_there_once(substitution):
-    _, file, old, new = substitution
-    text = (SOURCES / file).read_text("utf-8")
-    assert text.count(old) == 1
-    assert old != new
-
-
 def test_there_are_enough_of_them():
-    names = [name for name, *_ in SUBSTITUTIONS]
-    assert len(set(names)) == len(names) >= 40
+    assert len(PATCHES) >= 40
 
 
-@pytest.mark.parametrize("substitution", SUBSTITUTIONS, ids=lambda one: one[0])
-def test_a_faulty_program_in_c_says_what_the_faulty_port_says(substitution, subjects, tmp_path):
-    fault = by_name(substitution[0])
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda one: one.name)
+def test_a_faulty_program_in_c_says_what_the_faulty_port_says(patch, subjects, tmp_path):
+    fault = by_name(patch.name)
     model, stress, probe = where(fault.name)
     altered, path = subjects(model, stress)
     request = stresses.by_name(stress).requests(altered)[probe]
     expected = faulted(fault).answer(altered, request).text
-    assert said(built(tmp_path, substitution), path, request) == expected
+    assert said(built(tmp_path, patch), path, request) == expected
     assert (expected != Port().answer(altered, request).text) == (fault.fate is Fate.KILLABLE)
 
 
@@ -102,9 +93,9 @@ def right_program(tmp_path_factory):
     return built(tmp_path_factory.mktemp("right"))
 
 
-@pytest.mark.parametrize("key", sorted({where(name)[:2] for name, *_ in SUBSTITUTIONS}), ids="-".join)
+@pytest.mark.parametrize("key", sorted({where(patch.name)[:2] for patch in PATCHES}), ids="-".join)
 def test_the_program_without_fault_says_what_the_port_says(key, subjects, right_program):
     altered, path = subjects(*key)
-    for probe in {where(name)[2] for name, *_ in SUBSTITUTIONS if where(name)[:2] == key}:
+    for probe in {where(patch.name)[2] for patch in PATCHES if where(patch.name)[:2] == key}:
         request = stresses.by_name(key[1]).requests(altered)[probe]
         assert said(right_program, path, request) == Port().answer(altered, request).text
