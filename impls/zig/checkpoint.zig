@@ -23,7 +23,7 @@ pub const File = struct {
     bytes: []const u8,
 
     pub fn map(path: [*:0]const u8) File {
-        return .{ .path = std.mem.span(path), .bytes = system.mapFile(path) };
+        return .{ .path = std.mem.span(path), .bytes = system.openFile(path) };
     }
 };
 

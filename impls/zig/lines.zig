@@ -139,7 +139,7 @@ const Program = struct {
         };
         if (p.loaded) |old| {
             old.tokenizer.close();
-            os.unmapFiles();
+            os.closeFiles();
             memory.freeAll();
             for (old.names) |name| allocator.free(name);
             allocator.destroy(old);
