@@ -176,6 +176,8 @@ class Judge:
         wanted = clamp_steps(case.steps, self.reference.config.seq_len) - (len(case.prompt_ids) - 1)
         has_ended = path.next_id in (self.bos, self.tokenizer.eos_id)
         kind = path.kind
+        if self.is_llama2c and any(tie.floor == 0 for tie in path.certificates):
+            return self._unlike_llama2c(claim, "take the first of logits that are equal", n_judged, conventions)
         if n_judged < min(MIN_JUDGED, case.n_generated) and not has_ended:
             kind, reason = Kind.INCONCLUSIVE, f"only {n_judged} generated tokens could be judged"
         elif n_judged + path.n_silent < wanted - 1 and not has_ended:

@@ -30,6 +30,7 @@ from harness.conformance.reference import Reference
 from harness.engine import blas_threads
 from harness.engine.sampler import Xorshift, sample
 from harness.errors import BuildFailed, CaseError, InputError, MissingDependency
+from harness.formats import format_named
 from harness.jobs import run_jobs
 from harness.judging.floor import MULTIPLE
 from harness.judging.sampling import Draw, Surprise
@@ -262,10 +263,7 @@ def files_for(manifest: Manifest, files: ModelFiles) -> ModelFiles:
     needs = manifest.needs
     container = files.format
     if container not in manifest.formats:
-        others = [f for f in manifest.formats if (f == "llama2c-v2") == (container == "llama2c-v2")]
-        if not others:
-            raise InputError(f"reads {', '.join(manifest.formats)}; the model is {container}")
-        container = others[0]
+        container = _container_for(manifest, files)
     made = prepare(
         files,
         format=container,
@@ -290,10 +288,28 @@ def files_for(manifest: Manifest, files: ModelFiles) -> ModelFiles:
     return made
 
 
+def _container_for(manifest: Manifest, files: ModelFiles) -> str:
+    """Return the first of a program's formats that can hold a model of another one.
+
+    Raises:
+        InputError: there is none; the message is the reason.
+    """
+    others = [name for name in manifest.formats if (name == "llama2c-v2") == (files.format == "llama2c-v2")]
+    config = reference_of(files).config
+    reasons = [format_named(name).refuses(config) for name in others]
+    for name, reason in zip(others, reasons, strict=True):
+        if reason is None:
+            return name
+    why = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
+    raise InputError(f"reads {', '.join(manifest.formats)}; the model is {files.format}" + (f": {why}" if why else ""))
+
+
 def unsupported(case: Case, manifest: Manifest) -> str:
     """Why a program cannot be asked this, or nothing."""
     if case.is_chat:
         return "" if manifest.chat and "chat" in manifest.modes else "has no chat"
+    if "conventions" in case.tags and manifest.conventions != "llama2.c":
+        return f"asks for llama2.c's own conventions, which it does not claim: {case.why}"
     given = " ".join([*manifest.run, manifest.stdin, *manifest.env.values(), *manifest.files.values()])
     has_prompt = "{prompt}" in given or "{prompt_args}" in given
     if case.prompt and not has_prompt:

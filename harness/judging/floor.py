@@ -28,12 +28,14 @@ def position_floor(exact: Array, members: Sequence[Array]) -> Array:
     """Return (n_positions,) the largest distance from exact, over members and vocabulary.
 
     Args:
-        exact: (n_positions, vocab_size) float64.
+        exact: (n_positions, vocab_size) float64; logits that are no numbers are at no distance.
         members: the same logits by each member of the ensemble.
     """
     distance = np.zeros(len(exact))
+    is_number = np.isfinite(exact)
     for member in members:
-        np.maximum(distance, np.abs(member.astype(np.float64) - exact).max(axis=1), out=distance)
+        off = np.abs(np.where(is_number, member.astype(np.float64), 0) - np.where(is_number, exact, 0))
+        np.maximum(distance, off.max(axis=1), out=distance)
     return distance
 
 

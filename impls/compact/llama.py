@@ -132,7 +132,7 @@ def sample(logits, temperature, topp, random):
     for topp between 0 and 1, draws among the likeliest tokens that together have that much probability.
     """
     if temperature == 0:
-        return int(logits.argmax())
+        return int(np.where(np.isnan(logits), -np.inf, logits).argmax())  # NaN is never the largest
     p = softmax(logits / np.float32(temperature))
     coin = random.coin()
     if not 0 < topp < 1:
