@@ -17,7 +17,7 @@ from harness.engine.ops import LIBRARY, STRICT, Array, Lookup, Ops, Step, Weight
 from harness.model_config import ModelConfig
 from harness.quant import QuantTensor, quantize_weights
 
-__all__ = ["ensemble", "moved_embedding", "rounded"]
+__all__ = ["ensemble", "moved_embedding", "rounded", "turned_angles"]
 
 _ULP = float(np.finfo(np.float32).eps)
 
@@ -39,6 +39,18 @@ def moved_embedding(seed: int) -> Callable[[Step, Weight, Array], Array]:
         return out
 
     return moved
+
+
+def turned_angles(unit: float) -> Callable[[Step], tuple[Array, Array]]:
+    """Angles whose frequencies are off by so much, relatively, which the position multiplies.
+
+    Compilers may make an exponential of a rounded logarithm out of a power, and are honest all the same.
+    """
+
+    def angles(step: Step) -> tuple[Array, Array]:
+        return LIBRARY.angles(Step(step.config, step.layer, step.pos * (1 + unit), step.dtype, {}))
+
+    return angles
 
 
 def rounded(precision: str, *, group_size: int) -> list[Ops]:

@@ -48,6 +48,14 @@ class InPlace:
         self._filled[layer] = end
         return keys[:end], values[:end]
 
+    def rows(self, layer: int) -> tuple[Array, Array]:
+        """All that there is room for, for who writes by itself and calls `fill` afterwards."""
+        return self._k[layer], self._v[layer]
+
+    def fill(self, length: int) -> None:
+        """Say that every layer holds so many positions."""
+        self._filled = [length] * len(self._filled)
+
     def view(self, layer: int) -> tuple[Array, Array]:
         n = self._filled[layer]
         return self._k[layer, :n], self._v[layer, :n]

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from harness.engine.attention import attention_by_steps, causal_attention, single_query_attention, swiglu
 from harness.engine.consumers import Consumer, Judged, Rows, TopTwo
-from harness.engine.kv_cache import CacheKind, make_cache
+from harness.engine.kv_cache import CacheKind, InPlace, make_cache
 from harness.engine.ops import (
     FUSED_ATTENTION,
     FUSED_ROTATION,
@@ -38,7 +38,8 @@ from harness.engine.ops import (
     quantised_matmul,
 )
 from harness.engine.screen import largest_norm, screened
-from harness.model_config import ModelConfig
+from harness.engine.single import SinglePass
+from harness.model_config import Block, ModelConfig
 from harness.quant import QuantTensor
 from harness.trace.points import SCORES
 
@@ -48,6 +49,7 @@ _KEEP_BYTES = 3 << 30  # cast weights up to this size are kept between calls
 _ROWS = 1024  # tokens of one product: enough for full speed, few enough to stay in the caches
 _VOCAB_BLOCK = 1024  # classifier rows of one block of logits
 _CLASSIFIER_ROWS = 1024
+_OUTSIDE = frozenset({"layer_order", "weight", "embed", "argmax", "forced", "draws_coin"})  # no part of `SinglePass`
 _SHOWS = "shows"  # in the memo of a pass that a tap looks at: attention goes by steps, and leaves its scores behind
 
 
@@ -105,6 +107,9 @@ class Engine:
         self._largest_norm = 0.0  # of the classifier's rows, once it was needed
         self._plain_cache = not replaced & {"position", "cache_row", "cached_k", "cached_v", "mask"}
         self._keeps = config.n_params * self.dtype.itemsize <= keep_bytes
+        is_plain = family is LIBRARY and not replaced - _OUTSIDE and block == Block()
+        is_float = not any(isinstance(tensor, QuantTensor) for tensor in tensors.values())
+        self._has_single_pass = is_plain and is_float and self._keeps
         self._layers: dict[int, LayerWeights] = {}
         self._outside: dict[str, Weight] = {}
         self._turn_table: Array = np.zeros((0, 1, config.rotary_dim // 2))
@@ -299,12 +304,17 @@ class Engine:
 
     def _turns(self, pos: Array) -> Array:
         """Rotary angles as complex numbers of length 1, (n_tokens, 1, rotary_dim / 2), from a table by position."""
-        last = int(pos[-1]) if len(pos) == 1 else int(pos.max())
-        if last >= len(self._turn_table):
-            n = max(self.config.seq_len, last + 1)
+        self._turn(int(pos[-1]) if len(pos) == 1 else int(pos.max()))
+        return self._turn_table[pos]
+
+    def _turn(self, pos: int) -> Array:
+        """The same for one position, (1, rotary_dim / 2)."""
+        if pos >= len(self._turn_table):
+            n = max(self.config.seq_len, pos + 1)
             cos, sin = self.ops.angles(Step(self.config, -1, np.arange(n), self.dtype, {}))
             self._turn_table = (cos + 1j * sin)[:, None, :]
-        return self._turn_table[pos]
+        row: Array = self._turn_table[pos]
+        return row
 
     def _show_scores(self, step: Step, q: Array, k: Array) -> None:
         """Leave the scores (T, H, S) of queries (T, H, head_dim) and cached keys (S, G, head_dim) for the tap."""
@@ -505,6 +515,25 @@ class Engine:
             tap("logits", -1, logits)
         return logits[-1:] if last else logits
 
+    def single_pass(self, cache: InPlace) -> SinglePass | None:
+        """The quick way to decode with this cache; None where a step is replaced, or block or weights are others."""
+        if not self._has_single_pass:
+            return None
+        self.warm()
+        layers = [(index, self.layer(index)) for index in self.ops.layer_order(self.config)]
+        if len(layers) != self.config.n_layers or len({index for index, _ in layers}) != len(layers):
+            return None  # a replaced order: a layer's part of the cache is then filled otherwise
+        final_norm, lm_head = self._outer("final_norm"), self._outer("lm_head")
+        assert not isinstance(final_norm, QuantTensor)
+        assert not isinstance(lm_head, QuantTensor)
+        return SinglePass(self.config, layers, final_norm, lm_head, self._turn, cache)
+
+    @np.errstate(over="ignore")  # exp of a large gate
+    def fed(self, single: SinglePass, token: int, pos: int) -> Array:
+        """Run one token by the quick way; return its logits (1, vocab_size)."""
+        step = Step(self.config, -1, np.array([pos]), self.dtype, {})
+        return single.step(self.ops.embed(step, self._table(), np.array([token]))[0], pos)
+
     def session(self, *, cache: CacheKind = "in-place", capacity: int | None = None) -> Session:
         """Start a sequence that grows token by token (or chunk by chunk)."""
         return Session(self, cache=cache, capacity=capacity or self.config.seq_len)
@@ -525,6 +554,8 @@ class Session:
         self._capacity = capacity
         self._cache = make_cache(cache, engine.config, capacity, engine.dtype)
         self.ids: list[int] = []
+        self._single: SinglePass | None = None
+        self._seeks_single = isinstance(self._cache, InPlace)
         plain = engine._plain_cache and not engine.ops.in_decode_order
         self._lockstep = None if plain else Lockstep(engine, 1)
 
@@ -563,6 +594,11 @@ class Session:
         return self._feed(ids, start, last=not all_logits, tap=tap)
 
     def _feed(self, ids: Sequence[int], start: int, *, last: bool, tap: Tap | None) -> Array:
+        if len(ids) == 1 and tap is None:
+            if self._seeks_single and isinstance(self._cache, InPlace):
+                self._single, self._seeks_single = self._engine.single_pass(self._cache), False
+            if self._single is not None:
+                return self._engine.fed(self._single, ids[0], start)
         pos = np.arange(start, start + len(ids))
         return self._engine.forward(np.asarray(ids, np.int64), pos, self._attend, last=last, tap=tap)
 

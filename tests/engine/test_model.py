@@ -2,7 +2,7 @@
 
 import hashlib
 import tracemalloc
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -20,6 +20,9 @@ from tests.derived_models import published
 from tests.engine.strategies import ids_of, models, quantised_models
 from tests.engine.test_ops import literal_quantised_product
 
+FORWARD = {field.name for field in fields(LIBRARY)} - {
+    "bias", "q_norm", "k_norm", "argmax", "forced", "draws_coin", "in_decode_order"
+}  # fmt: skip
 # Two ways that differ in the order of sums only: at most some hundred terms, and RMSNorm may enlarge an error where a
 # row is small. Observed, relative to the largest logit (or to 1): 4e-6 in float32, 8e-15 in float64.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-11}
@@ -125,6 +128,40 @@ def test_a_session_forgets_what_is_taken_back(found, data, kind):
     assert len(session) == kept
     if kept < len(ids):
         assert np.array_equal(session.extend(ids[kept:]), engine.logits(ids)[-1:])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@settings(deadline=None, max_examples=40)
+@given(found=models(), lengths=st.lists(st.integers(1, 4), min_size=2, max_size=8), data=st.data())
+def test_tokens_chunks_and_what_is_taken_back_mix_in_one_session(dtype, found, lengths, data):
+    engine = Engine(found.config, found.tensors, dtype=dtype)
+    session, ids = engine.session(), []
+    for n in lengths:
+        if ids and data.draw(st.booleans()):
+            del ids[data.draw(st.integers(0, len(ids))) :]
+            session.truncate(len(ids))
+        more = ids_of(found, min(n, found.config.seq_len - len(ids)), seed=n)
+        if more:
+            ids += more
+            assert_close(session.extend(more), engine.logits(ids)[-1:], dtype)
+
+
+@pytest.mark.parametrize("step", sorted(FORWARD))
+def test_one_token_goes_through_a_replaced_step(step):
+    """The quick way stands for the steps of the forward pass only as long as none of them is replaced."""
+    found = tiny()
+    called = []
+    original = getattr(LIBRARY, step)
+
+    def replaced(*args):
+        called.append(step)
+        return original(*args)
+
+    session = Engine(found.config, found.tensors, ops=replace(LIBRARY, **{step: replaced})).session()
+    session.extend([1])
+    called.clear()
+    session.extend([2])
+    assert called or step in ("weight", "layer_order")  # these two are asked once, before the first token
 
 
 def test_a_session_refuses_more_than_it_can_hold():
