@@ -383,7 +383,21 @@ def test_prepared_files_are_written_once(small: Path, tmp_path: Path) -> None:
     assert first.checkpoint.stat().st_mtime_ns == written
 
 
-@pytest.mark.parametrize("format", ["llama2c-v2", "gguf"])
+@pytest.mark.parametrize("format", ["huggingface", "huggingface-bin", "safetensors", "gguf", "npz", "lmw-c", "meta"])
+def test_every_container_holds_the_same_numbers_and_a_tokenizer(small: Path, tmp_path: Path, format: str) -> None:
+    original = models.locate("tiny")
+    prepared = models.prepare(original, format=format, untied=True, out_dir=tmp_path)
+    assert models.prepare(original, format=format, untied=True, out_dir=tmp_path) == prepared
+    before = models.load(original.checkpoint, original.tokenizer)
+    after = models.load(prepared.checkpoint, prepared.tokenizer)
+    assert after.checkpoint.format == prepared.format == format
+    assert after.vocabulary.pieces == before.vocabulary.pieces
+    ids = before.tokenizer.encode("abba cd")
+    assert after.tokenizer.encode("abba cd") == ids
+    np.testing.assert_array_equal(logits(after.checkpoint, ids), logits(before.checkpoint, ids))
+
+
+@pytest.mark.parametrize("format", ["llama2c-v2", "tarball"])
 def test_no_other_precision_or_unknown_container_is_written(small: Path, tmp_path: Path, format: str) -> None:
     with pytest.raises(InputError):
         models.prepare(models.locate("tiny"), format=format, out_dir=tmp_path)

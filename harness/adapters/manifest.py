@@ -44,6 +44,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from harness import formats
 from harness.adapters.toml_lines import key_lines
 from harness.adapters.toolchain import TOOLS
 from harness.errors import ManifestError
@@ -52,6 +53,8 @@ from harness.results import Kind
 __all__ = ["Known", "Manifest", "Needs", "discover", "expand", "expand_text", "load"]
 
 FILE_NAME = "impl.toml"
+# A model of another format is brought into the first of a program's own that can hold it.
+_FORMATS = tuple(one.name for one in formats.FORMATS if one.write)
 _PROGRAMS = frozenset(TOOLS) - {"blas"}
 _VARIABLE = "env:"  # any name may follow
 _FILES = frozenset({"model", "tokenizer", "src", "out", _VARIABLE})
@@ -133,6 +136,7 @@ class Manifest(_Strict):
 
     Attributes:
         path: the impl.toml; src is its directory.
+        formats: the checkpoints that it reads, by their names in `harness.formats`, the one it likes best first.
         variant_of: name of the base, for a variant.
         conventions: "llama2.c" claims that program's printing, stopping and random generator byte for byte.
         build: commands, run in this order; empty: nothing to build.
@@ -156,7 +160,7 @@ class Manifest(_Strict):
     language: str = ""
     description: str = ""
     precision: Literal["f32", "f16", "bf16", "q8"] = "f32"
-    formats: tuple[Literal["llama2c-v0", "llama2c-v1", "llama2c-v2"], ...] = ("llama2c-v0",)
+    formats: tuple[str, ...] = Field(default=("llama2c-v0",), min_length=1)
     levels: tuple[Literal["TEXT", "TOKENS", "LOGITS", "TRACE"], ...] = ("TEXT",)
     modes: tuple[Literal["generate", "chat"], ...] = ("generate",)
     conventions: Literal["", "llama2.c"] = ""
@@ -211,6 +215,14 @@ class Manifest(_Strict):
     @classmethod
     def _list(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("formats")
+    @classmethod
+    def _known_formats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in _FORMATS:
+                raise ValueError(f"{name!r} is no format that is written; there are {', '.join(_FORMATS)}")
+        return value
 
     @field_validator("run", "chat", "protocol", "system_args", "prompt_args", "prepare", mode="before")
     @classmethod

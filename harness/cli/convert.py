@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness import formats, tokenizer
+from harness import formats
 from harness.cli.output import tell
 from harness.conversion.convert import Conversion, convert
 from harness.engine import blas_threads
@@ -44,7 +44,12 @@ def command(
         int | None, typer.Option("--group-size", min=1, help="Values per scale, for llama2c-v2.", show_default="64")
     ] = None,
     tokenizer_file: Annotated[
-        Path | None, typer.Option("-z", "--tokenizer", help="A tokenizer to go along, where DST has a place for it.")
+        Path | None, typer.Option(
+            "-z",
+            "--tokenizer",
+            help="A tokenizer to go along: a file of any format, a checkpoint or a directory that holds one.",
+            show_default="SRC's own",
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Do not tell what is being done.")] = False,
 ) -> int:
@@ -54,7 +59,7 @@ def command(
     """
     if dtype is not None and dtype not in _DTYPES:
         raise InputError("there is no such type", where="--dtype", expected=", ".join(_DTYPES), actual=dtype)
-    vocabulary = tokenizer.read_any(tokenizer_file) if tokenizer_file else None
+    vocabulary = formats.read_tokenizer(tokenizer_file) if tokenizer_file else None
     progress = _Progress(is_shown=not quiet and sys.stderr.isatty())
     options = WriteOptions(dtype=dtype, group_size=group_size, tokenizer=vocabulary, progress=progress.bytes)
     with blas_threads(1):
@@ -101,4 +106,6 @@ def _lines(done: Conversion) -> list[str]:
     )
     if done.by_own_names:
         lines.append(f"and as computed by the own names of {' and of '.join(done.by_own_names)}")
+    if done.tokenizer:
+        lines.append(done.tokenizer)
     return lines

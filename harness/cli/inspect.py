@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,8 +10,8 @@ from typing import Annotated, Any
 import psutil
 import typer
 
-from harness import tokenizer
-from harness.cli.output import emit
+from harness import formats
+from harness.cli.output import emit, size
 from harness.conversion.inspect import Description, describe, read_rate, token_bytes
 from harness.errors import InputError
 from harness.model_config import ModelConfig
@@ -77,14 +76,14 @@ def _tokenizer_of(found: Description, given: Path | None) -> tuple[AnyTokenizer 
     """Return the tokenizer and where it is from; none, and why, where none is known."""
     vocab_size = found.config.vocab_size
     if given is not None:
-        return tokenizer.read_any(given, vocab_size), str(given)
+        return formats.read_tokenizer(given, vocab_size), str(given)
     if found.tokenizer is not None:
         return found.tokenizer, "its own"
     try:
         beside = tokenizer_beside(found.path, vocab_size)
     except InputError as error:
         return None, f"none: {error.what}"
-    return tokenizer.read_any(beside, vocab_size), str(beside)
+    return formats.read_tokenizer(beside, vocab_size), str(beside)
 
 
 def _facts(found: Description, where: str, likelihood: dict[str, Any] | None, problems: list[str]) -> dict[str, Any]:
@@ -117,7 +116,7 @@ def _text(facts: dict[str, Any]) -> str:
     config: dict[str, Any] = facts["config"]
     bound, memory = facts["bound"], facts["memory_bytes"]
     lines = [
-        f"{facts['path']}: {facts['format']} ({facts['what']}), {_size(facts['n_bytes'])}",
+        f"{facts['path']}: {facts['format']} ({facts['what']}), {size(facts['n_bytes'])}",
         f"architecture  {facts['architecture']}",
         "dimensions    " + ", ".join(f"{name} {config[name]:,}" for name in _DIMENSIONS),
         f"constants     norm_eps {config['norm_eps']:g}, rope_theta {config['rope_theta']:g}, classifier "
@@ -129,9 +128,9 @@ def _text(facts: dict[str, Any]) -> str:
             f"{dtype}: {of['tensors']} tensors, {of['values']:,} values" for dtype, of in facts["stored"].items()
         ),
         f"tokenizer     {facts['tokenizer']}",
-        *(f"memory        {_size(n)} {what}" for what, n in memory.items()),
+        *(f"memory        {size(n)} {what}" for what, n in memory.items()),
         f"speed         at most {_few_digits(bound['tokens_per_s'])} tok/s in one thread as stored: "
-        f"{_size(bound['bytes_a_token'])} a token, of {_size(bound['bytes_per_s'])}/s that numpy reads here",
+        f"{size(bound['bytes_a_token'])} a token, of {size(bound['bytes_per_s'])}/s that numpy reads here",
     ]
     if facts["text"]:
         lines.append(
@@ -163,13 +162,3 @@ def _choices(config: dict[str, Any]) -> list[str]:
 
 def _few_digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
-
-
-def _size(n_bytes: float) -> str:
-    """Spell a number of bytes.
-
-    >>> _size(1234), _size(26953662492)
-    ('1.23 kB', '27 GB')
-    """
-    power = min(4, max(0, int(math.log10(max(1, n_bytes)) // 3)))
-    return f"{n_bytes / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

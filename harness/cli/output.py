@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 from harness.errors import HarnessError, InputError
 from harness.models import cache_dir
 
-__all__ = ["check_targets", "emit", "emit_all", "is_stdout", "last_run", "tell", "terminal_size"]
+__all__ = ["check_targets", "emit", "emit_all", "is_stdout", "last_run", "size", "tell", "terminal_size"]
 
 
 def check_targets(*targets: Path | None) -> None:
@@ -120,3 +121,14 @@ def terminal_size() -> tuple[int, bool]:
 def is_stdout(target: Path | None) -> bool:
     """Whether an option's value means stdout."""
     return str(target) == "-"
+
+
+def size(n_bytes: float) -> str:
+    """Spell a number of bytes in three digits.
+
+    >>> size(0), size(1234), size(999_999), size(26953662492)
+    ('0 B', '1.23 kB', '1 MB', '27 GB')
+    """
+    power = min(4, max(0, int(math.log10(max(1, n_bytes)) // 3)))
+    power += power < 4 and round(n_bytes / 1000**power) >= 1000
+    return f"{n_bytes / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

@@ -16,10 +16,12 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from harness import formats, tokenizer
+from harness import formats
+from harness.checkpoint import Checkpoint
 from harness.cli.output import tell
 from harness.cli.run_chat import converse
-from harness.engine import LIBRARY, STRICT, Engine, blas_threads, generate
+from harness.cli.run_cost import Cost, OperationClock, memory
+from harness.engine import LIBRARY, STRICT, Engine, Ops, blas_threads, clamp_steps, generate
 from harness.engine.llama_np import Choice, generate_uniform
 from harness.engine.sampler import nucleus_candidates, probabilities
 from harness.errors import InputError
@@ -111,13 +113,25 @@ def command(
         _Prefill, typer.Option("--prefill", help="Feed the prompt as one sequence, or a token at a time.")
     ] = _Prefill.SEQUENCE,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the matrix products.")] = 1,
+    operations: Annotated[
+        bool,
+        typer.Option(
+            "--operations", help="Tell on stderr how long each operation inside a token takes; the run is slower."
+        ),
+    ] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Do not tell times and memory on stderr.")] = False,
 ) -> int:
-    """Write a text with the reference engine, and tell its speed on stderr."""
+    """Write a text with the reference engine, and tell its times and memory on stderr."""
     if math.isnan(topp):
         raise InputError("a number is needed", where="--topp")
     if not temperature <= _MAX_TEMPERATURE:
         raise InputError(f"must be at most {_MAX_TEMPERATURE:g}", where="--temperature", actual=temperature)
-    engine, vocabulary = _load(model, tokenizer_file, dtype)
+    if operations and chat:
+        raise InputError("tells of one text, not of a chat", where="--operations")
+    cost, clock = Cost(), OperationClock() if operations else None
+    with cost.loading():
+        checkpoint, vocabulary = _read(model, tokenizer_file)
+        engine = _engine(checkpoint, dtype, clock)
     if chat and (prompt or prompt_file):
         raise InputError("a chat takes its questions from stdin", hint="leave out --prompt and --prompt-file")
     if system is not None and not chat:
@@ -130,7 +144,8 @@ def command(
     settings: dict[str, Any] = {"temperature": temperature, "topp": topp, "seed": seed or int(time.time())}
     feeding: dict[str, Any] = {"cache": cache.value, "one_by_one": prefill is _Prefill.TOKEN}
     with blas_threads(threads):
-        engine.warm()
+        with cost.loading():
+            engine.warm()
         if chat:
             context = engine.config.seq_len
 
@@ -153,7 +168,14 @@ def command(
         else:
             seen = partial(_tell_nucleus, vocabulary, candidates, temperature, topp) if candidates else None
             tokens = generate(engine, ids, steps=steps, stop=stop, seen=seen, **settings, **feeding)
-        tell(_write(tokens, vocabulary, ids, stop))
+        _write(tokens, vocabulary, ids, stop, cost)
+    if not quiet:
+        room = length if sampler is _Sampler.UNIFORM else clamp_steps(steps, engine.config.seq_len)
+        itemsize, group_size = engine.dtype.itemsize, checkpoint.group_size
+        tell(cost.stages())
+        tell(memory(engine.config, itemsize=itemsize, group_size=group_size, n_positions=room))
+    for line in clock.lines(cost) if clock else ():
+        tell(line)
     return 0
 
 
@@ -200,32 +222,34 @@ def _candidates(vocabulary: AnyTokenizer, ids: NDArray[Any], p: NDArray[Any], n_
     return f"of {n_all:,}: {', '.join(named)}"
 
 
-def _load(model: str, tokenizer_file: Path | None, dtype: _DType | None) -> tuple[Engine, AnyTokenizer]:
+def _read(model: str, tokenizer_file: Path | None) -> tuple[Checkpoint, AnyTokenizer]:
+    """Find a model and read it: by its path, or by a name that the harness knows."""
     path, beside = Path(model), None
     if not path.exists() and not path.suffix:
         files = locate(model)
         path, beside = files.checkpoint, files.tokenizer
-    chosen = formats.detect(path)
-    found = chosen.read(path)
+    form = formats.detect(path)
+    found = form.read(path)
     vocab_size = found.config.vocab_size
-    vocabulary = None
-    if not tokenizer_file and chosen.read_tokenizer:
-        vocabulary = chosen.read_tokenizer(path)
+    vocabulary = form.read_tokenizer(path) if form.read_tokenizer and not tokenizer_file else None
     if vocabulary is None:
         file = tokenizer_file or beside or tokenizer_beside(path, vocab_size)
-        vocabulary = tokenizer.read_any(file, vocab_size)
+        vocabulary = formats.read_tokenizer(file, vocab_size)
+    return found, vocabulary
+
+
+def _engine(checkpoint: Checkpoint, dtype: _DType | None, clock: OperationClock | None) -> Engine:
     if dtype is None:
-        dtype = _DType.FLOAT32 if found.group_size is None else _DType.STRICT
-    if dtype is _DType.STRICT:
-        return Engine(found.config, found.tensors, ops=STRICT), vocabulary
-    return Engine(found.config, found.tensors, dtype=np.dtype(dtype.value), ops=LIBRARY), vocabulary
+        dtype = _DType.FLOAT32 if checkpoint.group_size is None else _DType.STRICT
+    ops: Ops = STRICT if dtype is _DType.STRICT else LIBRARY
+    width = np.dtype(np.float32 if dtype is _DType.STRICT else dtype.value)
+    return Engine(checkpoint.config, checkpoint.tensors, dtype=width, ops=clock.timed(ops) if clock else ops)
 
 
-def _write(tokens: Iterable[int], vocabulary: AnyTokenizer, ids: Sequence[int], stop: frozenset[int]) -> str:
-    """Write the text as it comes; return how fast it came.
-
-    Prefill ends with the first token after the prompt.
-    """
+def _write(
+    tokens: Iterable[int], vocabulary: AnyTokenizer, ids: Sequence[int], stop: frozenset[int], cost: Cost
+) -> None:
+    """Write the text as it comes, and take its time; prefill ends with the first token after the prompt."""
     out = sys.stdout.buffer
     before, n = ids[0], 0
     first = last = start = time.perf_counter()
@@ -241,11 +265,5 @@ def _write(tokens: Iterable[int], vocabulary: AnyTokenizer, ids: Sequence[int], 
         before = token
     out.write(b"\n")
     out.flush()
-    n_fed = min(n, len(ids))
-    return f"prefill {_speed(n_fed, first - start)}, decode {_speed(n - n_fed, last - first)}"
-
-
-def _speed(n_tokens: int, seconds: float) -> str:
-    if not n_tokens or seconds <= 0:
-        return "0 tokens"
-    return f"{n_tokens:,} token{'s' if n_tokens > 1 else ''} at {n_tokens / seconds:,.0f} tok/s"
+    cost.n_prefilled, cost.prefill_s = min(n, len(ids)), first - start
+    cost.n_decoded, cost.decode_s = n - cost.n_prefilled, last - first

@@ -18,7 +18,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 
 from harness import formats
 from harness.checkpoint import Checkpoint
+from harness.conversion.carried import Carried, carry
 from harness.conversion.compare import Rounding, check_tensors
 from harness.conversion.logits import distance, prompt_of, reference_logits, tolerance
 from harness.conversion.suspects import applicable
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, TokenizerError
 from harness.formats import Format, WriteOptions
 
 __all__ = ["Conversion", "check_own_logits", "convert"]
@@ -50,6 +51,7 @@ class Conversion:
         ids: the prompt.
         largest: difference of a logit on it, as a share of their spread; 0 where nothing was rounded.
         agreeing: positions of the prompt where both have the same likeliest token.
+        tokenizer: what became of the tokenizer, a sentence's end; empty: there was none.
     """
 
     source: Path
@@ -62,6 +64,7 @@ class Conversion:
     ids: list[int]
     largest: float
     agreeing: int
+    tokenizer: str = ""
 
 
 def convert(
@@ -74,6 +77,10 @@ def convert(
     story: Story = lambda text: None,
 ) -> Conversion:
     """Convert `source` to `path`, in the format `to` or the one that the suffix says.
+
+    The source's own tokenizer goes along, unless `options` names one: into the result where its format has a place for
+    it, else into a file beside it, STEM-tok.bin (or STEM-tok.json, of a byte-level vocabulary), which must not be there
+    with another content.
 
     Args:
         ids: the prompt of the check; None: ids spread over the vocabulary.
@@ -90,6 +97,8 @@ def convert(
     read_as = formats.detect(source)
     checkpoint = read_as.read(source)
     checkpoint.validate()
+    options = options or WriteOptions()
+    tokenizer = carry(options.tokenizer, read_as, source, checkpoint)
     prompt = list(ids) if ids is not None else prompt_of(checkpoint)
     story(f"{source} is {read_as.name}; checking how it was read")
     expected = reference_logits(checkpoint, prompt)
@@ -98,7 +107,7 @@ def convert(
         checked.append(read_as.name)
     with _unnamed(path, chosen) as temporary:
         story(f"writing {chosen.name}")
-        formats.write(checkpoint, temporary, chosen.name, options)
+        _write(checkpoint, temporary, chosen, options, tokenizer)
         try:
             written = chosen.read(temporary)
             story("comparing every tensor")
@@ -120,6 +129,8 @@ def convert(
                 actual=f"{largest:.2g}",
                 hint=f"the configurations are {checkpoint.config} and {written.config}",
             )
+        if chosen.read_tokenizer is None:
+            tokenizer.write_beside(path)
     return Conversion(
         source=source,
         path=path,
@@ -131,7 +142,22 @@ def convert(
         ids=prompt,
         largest=largest,
         agreeing=int((actual.argmax(-1) == expected.argmax(-1)).sum()),
+        tokenizer=tokenizer.told,
     )
+
+
+def _write(
+    checkpoint: Checkpoint, path: Path, chosen: Format, options: WriteOptions, tokenizer: Carried
+) -> None:
+    """Write a checkpoint, with its tokenizer where the format has a place for it."""
+    inside = tokenizer.tokenizer if chosen.read_tokenizer else None
+    try:
+        formats.write(checkpoint, path, chosen.name, replace(options, tokenizer=inside))
+    except TokenizerError as error:  # before any weight is written
+        tokenizer.leave_out(error)
+        formats.write(checkpoint, path, chosen.name, replace(options, tokenizer=None))
+    if inside is not None and tokenizer.tokenizer is not None:
+        tokenizer.told = "the tokenizer is in it"
 
 
 def check_own_logits(

@@ -25,6 +25,7 @@ __all__ = [
     "Format",
     "WriteOptions",
     "detect",
+    "fits",
     "format_for",
     "format_named",
     "read",
@@ -101,7 +102,7 @@ def write(
         )
     if why := chosen.refuses(checkpoint.config):
         raise CheckpointError(f"{chosen.name} cannot hold this model: {why}", path=checkpoint.path)
-    if options.tokenizer and not _fits(options.tokenizer, checkpoint.config.vocab_size):
+    if options.tokenizer and not fits(options.tokenizer, checkpoint.config.vocab_size):
         raise CheckpointError(
             "the tokenizer is of another vocabulary",
             path=checkpoint.path,
@@ -111,7 +112,7 @@ def write(
     chosen.write(checkpoint, path, options)
 
 
-def _fits(tokenizer: AnyTokenizer, vocab_size: int) -> bool:
+def fits(tokenizer: AnyTokenizer, vocab_size: int) -> bool:
     """Whether the ids are a model's; tables of models with byte-level vocabularies are often padded."""
     is_padded = isinstance(tokenizer, ByteLevelTokenizer) and tokenizer.vocab_size < vocab_size
     return is_padded or tokenizer.vocab_size == vocab_size

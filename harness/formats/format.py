@@ -63,7 +63,8 @@ class Format:
             alike. None where the tensors lie as they do here.
         error_bound: (float32 values, word of `dtypes`) -> largest |stored - value| of each, for types that are no
             floats and are read back as float32.
-        read_tokenizer: path -> the tokenizer that lies in it, None where there is none.
+        read_tokenizer: path -> the tokenizer that lies in it, None where there is none. A format without it has no
+            place for one.
     """
 
     name: str

@@ -216,19 +216,14 @@ def write(checkpoint: Checkpoint, path: Path, options: WriteOptions) -> None:
 
 
 def _encoding(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], options: WriteOptions) -> Encoding:
-    """Choose how a tensor is stored: vectors as float32."""
+    """Choose how a tensor is stored: vectors as float32, rows that are no whole blocks as float16.
+
+    llama.cpp's own quantiser stores such rows so.
+    """
     if len(shape) == 1:
         return gguf_types.F32
     chosen = _ENCODINGS[dtype_to_store(checkpoint, name, options, _DTYPES)]
-    if shape[-1] % chosen.block:
-        raise CheckpointError(
-            f"tensor {name} cannot be stored as {chosen.word}",
-            path=checkpoint.path,
-            expected=f"rows of a multiple of {chosen.block}",
-            actual=shape[-1],
-            hint="choose another type with --dtype",
-        )
-    return chosen
+    return gguf_types.F16 if shape[-1] % chosen.block else chosen
 
 
 def _refuses(config: ModelConfig) -> str | None:

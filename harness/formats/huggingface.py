@@ -7,6 +7,8 @@ A directory has config.json and one of these, the first that is there:
     pytorch_model.bin.index.json     the same over shards that are pickles (`torch_zip`)
     pytorch_model.bin
 
+A directory's tokenizer is tokenizer.json, or else tokenizer.model; `hf_tokenizer` writes it.
+
 A lone .safetensors file has the text of config.json in its metadata, under "config", or beside it.
 
 The rows of wq, wk, their biases and the norms over a head are stored in halves and become adjacent pairs here
@@ -29,7 +31,7 @@ from numpy.typing import NDArray
 from harness.checkpoint import Checkpoint, LazyTensors, Streamed, Tensor, expected_shapes
 from harness.checkpoint.files import replaced
 from harness.errors import CheckpointError
-from harness.formats import hf_config, safetensors, stored, torch_zip
+from harness.formats import hf_config, hf_tokenizer, safetensors, stored, torch_zip
 from harness.formats.files import parse_json, read_json, replaced_directory, tokenizer_in
 from harness.formats.format import Format, WriteOptions
 from harness.formats.hf_forward import logits
@@ -172,7 +174,7 @@ def own_logits(path: Path, ids: Sequence[int]) -> NDArray[np.float64]:
 
 
 def write_directory(checkpoint: Checkpoint, path: Path, options: WriteOptions) -> None:
-    """Write config.json and model.safetensors, in shards where it is large, under a name that is not there yet."""
+    """Write config.json, the tokenizer and model.safetensors, in shards where it is large, under a name that is not there yet."""
     checkpoint.validate()
     plan = _plan(checkpoint, options)
     shards: list[list[_Planned]] = [[]]
@@ -182,7 +184,7 @@ def write_directory(checkpoint: Checkpoint, path: Path, options: WriteOptions) -
         shards[-1].append(one)
     written = 0
     with replaced_directory(path) as directory:
-        (directory / "config.json").write_text(_config_text(checkpoint, options), "utf-8")
+        _write_texts(checkpoint, directory, options)
         files: dict[str, str] = {}
         for number, shard in enumerate(shards, 1):
             file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
@@ -200,7 +202,7 @@ def write_file(checkpoint: Checkpoint, path: Path, options: WriteOptions) -> Non
 
 
 def write_pickled(checkpoint: Checkpoint, path: Path, options: WriteOptions) -> None:
-    """Write config.json and pytorch_model.bin, under a name that is not there yet; a tied classifier is left out."""
+    """Write config.json, the tokenizer and pytorch_model.bin, under a name that is not there yet; a tied classifier is left out."""
     checkpoint.validate()
     config = checkpoint.config
     tree = {
@@ -209,9 +211,16 @@ def write_pickled(checkpoint: Checkpoint, path: Path, options: WriteOptions) -> 
     }
     tensors = Streamed(checkpoint.tensors)
     with replaced_directory(path) as directory:
-        (directory / "config.json").write_text(_config_text(checkpoint, options), "utf-8")
+        _write_texts(checkpoint, directory, options)
         file = directory / "pytorch_model.bin"
         torch_zip.write(file, tree, lambda name: _their_rows(tensors, name, config), options.progress)
+
+
+def _write_texts(checkpoint: Checkpoint, directory: Path, options: WriteOptions) -> None:
+    """Write what stands beside the weights."""
+    (directory / "config.json").write_text(_config_text(checkpoint, options), "utf-8")
+    if options.tokenizer is not None:
+        hf_tokenizer.write(options.tokenizer, directory)
 
 
 _Planned = tuple[str, tuple[int, ...], str]

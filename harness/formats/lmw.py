@@ -220,7 +220,7 @@ def _format(layout: str, what: str, suffixes: tuple[str, ...], dtypes: tuple[str
         write=partial(write, layout),
         dtypes=dtypes,
         refuses=_refuses,
-        read_tokenizer=read_tokenizer,
+        read_tokenizer=read_tokenizer if layout == "C" else None,
     )
 
 

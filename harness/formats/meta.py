@@ -33,6 +33,7 @@ from harness.formats.llama_names import meta_name
 from harness.formats.stored import Stored
 from harness.formats.torch_zip import Planned
 from harness.model_config import Block, ModelConfig, RopeScaling
+from harness.tokenizer import AnyTokenizer, ByteLevelTokenizer, write_any
 
 __all__ = ["FORMAT", "own_logits", "read", "write"]
 
@@ -167,8 +168,16 @@ def write(checkpoint: Checkpoint, path: Path, options: WriteOptions) -> None:
     tensors = Streamed(checkpoint.tensors)
     with replaced_directory(path) as directory:
         (directory / "params.json").write_text(json.dumps(_params(config), indent=2) + "\n", "utf-8")
+        if options.tokenizer is not None:
+            write_any(options.tokenizer, directory / _tokenizer_name(options.tokenizer))
         file = directory / "consolidated.00.pth"
         torch_zip.write(file, tree, lambda name: stored.floats(tensors[name]), options.progress)
+
+
+def _tokenizer_name(tokenizer: AnyTokenizer) -> str:
+    """Meta's name is tokenizer.model; what neither SentencePiece nor ranks can say is a tokenizer.json."""
+    is_listed = isinstance(tokenizer, ByteLevelTokenizer) and tokenizer.merges is not None
+    return "tokenizer.json" if is_listed else "tokenizer.model"
 
 
 def _params(config: ModelConfig) -> dict[str, Any]:

@@ -9,7 +9,8 @@ whose tokens are those of the original. "Exact" is meant in real numbers, and mo
     pad_vocab     ids that are never chosen, see there
     older_layout  the tokenizer in a file layout of llama2.c's history
 
-Quantised tensors keep their codes and scales: nothing is quantised again.
+Quantised tensors keep their codes and scales: nothing is quantised again. Into another container everything goes
+that it can hold, with its numbers as they are.
 """
 
 from __future__ import annotations
@@ -25,20 +26,23 @@ from pathlib import Path
 import numpy as np
 
 from harness import checkpoint as checkpoints
-from harness import tokenizer as tokenizers
-from harness.checkpoint import Checkpoint, Tensor
+from harness import formats
+from harness.checkpoint import Checkpoint, Tensor, shape_and_dtype
 from harness.errors import InputError
+from harness.formats import Format, WriteOptions
+from harness.formats.files import tokenizer_file_in
 from harness.model_config import ModelConfig
-from harness.models.files import ModelFiles, made_whole, sha256_of
+from harness.models.files import ModelFiles, load, made_whole, sha256_of
 from harness.quant import QuantTensor
-from harness.tokenizer import Tokenizer
+from harness.tokenizer import AnyTokenizer, Tokenizer, tokenizer_bin, write_any
 
 __all__ = ["expand_mha", "older_layout", "pad_hidden", "pad_vocab", "prepare", "untie"]
 
 # Part of the key of prepared files; raise it when an expansion changes what it writes.
-_EDITION = 1
+_EDITION = 2
 
 _VERSIONS = {"llama2c-v0": 0, "llama2c-v1": 1, "llama2c-v2": 2}
+_INT8 = "llama2c-v2"
 
 # Where a llama2.c file says whether the classifier is the embedding: a sign in version 0, a flag in 1 and 2.
 _V0_VOCAB_SIZE_AT = 20
@@ -225,7 +229,7 @@ def prepare(
     """Return files of the same function that meet a program's needs, written once for each content and need.
 
     Args:
-        format: container that the program reads: "llama2c-v0" or "-v1", or "llama2c-v2" for int8 models.
+        format: container that the program reads, as `harness.formats` names it; "llama2c-v2" for int8 models.
         mha: it knows no grouped heads.
         untied: it reads a classifier of its own.
         vocab_size: the only one that it accepts.
@@ -234,20 +238,23 @@ def prepare(
         out_dir: directory for the results; a subdirectory is named by content.
 
     Raises:
-        InputError: no exact expansion exists: other precision, or int8 groups that cross rows.
+        InputError: no exact expansion exists: other precision, int8 groups that cross rows, or a container that
+            cannot hold the model.
     """
-    weights = checkpoints.read(files.checkpoint)
-    pieces = tokenizers.read(files.tokenizer, weights.config.vocab_size)
+    model = load(files.checkpoint, files.tokenizer)
+    weights, pieces = model.checkpoint, model.vocabulary
     expanded = expand_mha(weights) if mha else weights
     if vocab_size is not None:
-        expanded, pieces = pad_vocab(expanded, pieces, vocab_size)
+        expanded, pieces = pad_vocab(expanded, model.tokenizer, vocab_size)
     if hidden_multiple is not None:
         expanded = pad_hidden(expanded, hidden_multiple)
-    pieces = older_layout(pieces, tokenizer_layout)
+    if tokenizer_layout != "today":
+        pieces = older_layout(replace(model, vocabulary=pieces).tokenizer, tokenizer_layout)
     needs_untying = untied and expanded.config.is_tied
     if expanded is weights and not needs_untying and format == files.format and tokenizer_layout == "today":
         return files
-    _check_exact(files, format)
+    chosen = formats.format_named(format)
+    _check_exact(files, weights, chosen)
     key = [
         _EDITION,
         files.sha256,
@@ -260,16 +267,12 @@ def prepare(
         tokenizer_layout,
     ]
     directory = out_dir / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]
-    new_checkpoint = directory / f"{files.name.replace('/', '-')}.bin"
-    new_tokenizer = directory / "tokenizer.bin"
-    if not new_tokenizer.is_file():
-        with made_whole(new_tokenizer) as path:
-            tokenizers.write(pieces, path, pieces.layout)
-    if not new_checkpoint.is_file():
+    suffix = next(iter(chosen.suffixes), "" if chosen.is_directory else ".bin")
+    new_checkpoint = directory / f"{files.name.replace('/', '-')}{suffix}"
+    if not new_checkpoint.exists():
         with made_whole(new_checkpoint) as path:
-            checkpoints.write(expanded, path, version=_VERSIONS[format])
-            if needs_untying:
-                _append_classifier(path, _VERSIONS[format])
+            _write(expanded, path, chosen, pieces, untied=needs_untying)
+    new_tokenizer = _write_tokenizer(pieces, directory, new_checkpoint, format, tokenizer_layout)
     return replace(
         files,
         checkpoint=new_checkpoint,
@@ -281,17 +284,47 @@ def prepare(
     )
 
 
-def _check_exact(files: ModelFiles, format: str) -> None:
-    if format not in _VERSIONS:
+def _write(expanded: Checkpoint, path: Path, chosen: Format, pieces: AnyTokenizer, *, untied: bool) -> None:
+    """Write a checkpoint, and its tokenizer where the format has a place for it."""
+    options = WriteOptions(tokenizer=pieces if chosen.read_tokenizer else None)
+    if chosen.name in _VERSIONS:
+        checkpoints.write(expanded, path, version=_VERSIONS[chosen.name])
+        if untied:
+            _append_classifier(path, _VERSIONS[chosen.name])
+    else:
+        formats.write(untie(expanded) if untied else expanded, path, chosen.name, options)
+
+
+def _write_tokenizer(pieces: AnyTokenizer, directory: Path, model: Path, format: str, layout: str) -> Path:
+    """Return the file that a program is told as the tokenizer: the one in a directory, else one beside the file."""
+    if model.is_dir() and (inside := tokenizer_file_in(model)) is not None:
+        return inside
+    path = directory / ("tokenizer.bin" if isinstance(pieces, Tokenizer) else "tokenizer.json")
+    if not path.is_file():
+        with made_whole(path) as temporary:
+            if isinstance(pieces, Tokenizer):
+                tokenizer_bin.write(pieces, temporary, layout if format in _VERSIONS else "today")
+            else:
+                write_any(pieces, temporary.with_suffix(".json"))
+                os.replace(temporary.with_suffix(".json"), temporary)
+    return path
+
+
+def _check_exact(files: ModelFiles, weights: Checkpoint, chosen: Format) -> None:
+    """Refuse what would change numbers."""
+    if (chosen.name == _INT8) != (weights.group_size is not None):
         raise InputError(
-            f"no exact way to {format}", path=files.checkpoint, expected=f"one of {', '.join(_VERSIONS)}"
-        )
-    if (format == "llama2c-v2") != (files.format == "llama2c-v2"):
-        raise InputError(
-            f"{format} is of another precision than {files.format}",
+            f"{chosen.name} is of another precision than {files.format}",
             path=files.checkpoint,
             hint="use the model that is published in that precision",
         )
+    if chosen.write is None:
+        raise InputError(f"no exact way to {chosen.name}", path=files.checkpoint)
+    if why := chosen.refuses(weights.config):
+        raise InputError(f"{chosen.name} cannot hold this model: {why}", path=files.checkpoint)
+    wide = [name for name in weights.tensors if shape_and_dtype(weights.tensors, name)[1] == "float64"]
+    if wide and "float64" not in chosen.dtypes:
+        raise InputError(f"{chosen.name} does not store float64, as {wide[0]} is", path=files.checkpoint)
 
 
 def _append_classifier(path: Path, version: int) -> None:

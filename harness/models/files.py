@@ -17,6 +17,7 @@ import functools
 import hashlib
 import os
 import secrets
+import shutil
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -343,12 +344,13 @@ def _make(name: str, path: Path, sha256: str, write: Callable[[Path], None]) -> 
 
 @contextlib.contextmanager
 def made_whole(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` for a file that becomes `path` if the block succeeds, and vanishes if not."""
+    """Yield a path beside `path` for a file or directory that becomes `path` if the block succeeds, else vanishes."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        os.replace(temporary, path)
+        if not (temporary.is_dir() and path.is_dir()):  # another process may have made the same directory meanwhile
+            os.replace(temporary, path)
     except OSError as error:
         raise InputError(
             f"cannot be written: {error.strerror or error}",
@@ -357,7 +359,10 @@ def made_whole(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            if temporary.is_dir():
+                shutil.rmtree(temporary)
+            else:
+                temporary.unlink()
 
 
 # ---- by path -------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def _byte_level(tokenizer: ByteLevelTokenizer) -> dict[str, Any]:
         for id_, piece in enumerate(tokenizer.pieces)
     ]
     bos_id = tokenizer.bos_id
-    cuts = [
+    cuts: list[dict[str, Any]] = [
         {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
         for pattern in tokenizer.splits
     ]
@@ -74,9 +74,7 @@ def _byte_level(tokenizer: ByteLevelTokenizer) -> dict[str, Any]:
         "added_tokens": [_added(id_, spelled[id_], is_special=id_ in tokenizer.special) for id_ in sorted(named)],
         "normalizer": None if tokenizer.normalization is None else {"type": tokenizer.normalization},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*cuts, as_bytes]},
-        "post_processor": None
-        if tokenizer.bos_id == NONE
-        else _with_bos(spelled[tokenizer.bos_id], tokenizer.bos_id),
+        "post_processor": None if bos_id == NONE else _with_bos(spelled[bos_id], bos_id),
         "decoder": {**as_bytes, "add_prefix_space": True, "use_regex": True},
         "model": _model(
             (id_ for id_ in range(len(spelled)) if id_ not in named),

@@ -104,7 +104,7 @@ def test_without_a_base_there_are_only_variants(tmp_path: Path) -> None:
         ('run = ["{blas}"]', "line 1, key run", "{blas} is no placeholder of run"),
         ('run = ["x"]\nprecision = "f64"', "line 2, key precision", "input should be 'f32'"),
         ('run = "x"', "line 1, key run", "input should be a list"),
-        ('run = ["x"]\nformats = ["v0"]', "line 2, key formats.0", "input should be 'llama2c-v0'"),
+        ('run = ["x"]\nformats = ["v0"]', "line 2, key formats", "'v0' is no format that is written"),
         ('run = ["x"]\ntext = "(abc"', "line 2, key text", "is no regular expression"),
         ('run = ["x"]\ntps = "abc"', "line 2, key tps", "has no group"),
         ('run = ["x"]\ninputs = ["../*.c"]', "line 2, key inputs", "leaves the manifest's directory"),

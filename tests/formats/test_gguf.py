@@ -257,12 +257,16 @@ META = {
 # ---- refused
 
 
-def test_rows_that_are_no_whole_blocks_are_refused_by_name(tmp_path):
-    with pytest.raises(CheckpointError) as caught:
-        written(tmp_path, dtype="q8_0")
-    assert "tok_embedding" in caught.value.what
-    assert caught.value.actual == 12
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("dtype", ["q8_0", "q4_0"])
+def test_rows_that_are_no_whole_blocks_are_float16_as_llama_cpp_stores_them(tmp_path, dtype):
+    config = ModelConfig(64, 20, 1, 2, 1, 9, 16)  # of all matrices, only w_down has rows that are no multiple of 32
+    path = written(tmp_path, config, dtype=dtype)
+    stored = {name: entry.encoding.word for name, entry in gguf_file.read(path).entries.items()}
+    assert stored.pop("blk.0.ffn_down.weight") == "float16"
+    assert {word for name, word in stored.items() if not name.endswith("norm.weight")} == {dtype}
+    before = random_checkpoint(config).tensors["layers.0.w_down"]
+    after = gguf.read(path).tensors["layers.0.w_down"]
+    np.testing.assert_array_equal(after, before.astype(np.float16).astype(np.float32))
 
 
 @pytest.mark.parametrize(

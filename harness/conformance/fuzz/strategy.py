@@ -20,6 +20,7 @@ from harness.model_config import ModelConfig
 __all__ = ["Room", "recipes", "room_for"]
 
 _INT8 = "llama2c-v2"
+_FORMATS = ("llama2c-v0", "llama2c-v1", _INT8)
 _MAX_PROMPT = 8
 _SEEDS = st.integers(1, 2**32 - 1)  # of the random generator: 0 is no state of it
 
@@ -59,8 +60,16 @@ def room_for(manifest: Manifest, *, is_sampled: bool = True) -> Room:
             expected=f"{MIN_VOCAB} to {MAX_VOCAB} ids",
             actual=needs.vocab_size,
         )
+    readable = tuple(name for name in manifest.formats if name in _FORMATS)
+    if not readable:
+        raise InputError(
+            "reads none of llama2.c's formats, which generated models have",
+            path=manifest.path,
+            expected=" or ".join(_FORMATS),
+            actual=", ".join(manifest.formats),
+        )
     return Room(
-        formats=manifest.formats,
+        formats=readable,
         mha=needs.mha,
         tied=needs.tied,
         vocab_size=needs.vocab_size,
