@@ -17,11 +17,13 @@ bench() {
 make_report() {
     case $1 in
     speed)
-        bench speed --models 260K,15M,42M,110M --rounds 9 --contexts 64,128,256,512,1024
+        bench speed --models 260K,15M,42M,110M --rounds 5 \
+            --impls c,zig,napi-simd,blas,ts-wasm,napi,c-strict,ts,numpy
         "$harness" report --readme README.md reports/speed.jsonl
         ;;
-    int8) bench int8 --models 15M,42M,110M --impls c,zig --precision f32,q8 --rounds 9 ;;
-    threads) bench threads --models 42M,110M --impls c,zig,numpy --threads 1,2 --rounds 9 ;;
+    contexts) bench contexts --models 15M --impls c,zig,napi-simd,numpy --rounds 5 --contexts 64,256,512,1024 ;;
+    int8) bench int8 --models 15M,42M,110M --impls c,zig --precision f32,q8 --rounds 5 ;;
+    threads) bench threads --models 42M,110M --impls c,zig,numpy --threads 1,2 --rounds 5 ;;
     large)
         bench large-1B --models 1B --impls c,zig --precision f32,q8 --rounds 5
         bench large-7B --models 7B --impls c,zig --precision q8 --rounds 5
@@ -37,6 +39,9 @@ make_report() {
         "$harness" check --suite core,tinystories --out reports/conformance.jsonl || [ $? -eq 1 ]
         "$harness" report reports/conformance.jsonl --html reports/conformance.html --markdown reports/conformance.md
         ;;
+    selftest)
+        "$harness" selftest --json reports/selftest.json --markdown reports/selftest.md || [ $? -eq 1 ]
+        ;;
     fuzz)
         # By the line protocol where there is one; then what the programs print that start at once.
         "$harness" fuzz all --minutes 240 --models 10000 --json reports/fuzz.json || [ $? -eq 1 ]
@@ -50,7 +55,7 @@ make_report() {
     esac
 }
 
-for name in "${@:-speed int8 threads large reference calibration conformance fuzz}"; do
+for name in "${@:-speed contexts int8 threads large reference calibration conformance selftest fuzz}"; do
     for one in $name; do
         make_report "$one"
     done
