@@ -15,10 +15,10 @@ import numpy as np
 
 from training import byte_level, stories
 from training.byte_level import ByteVocabulary
-from training.checkpoint import Config, RopeScaling, Weights
+from training.checkpoint import Config, RopeScaling, Weights, scaled
 from training.models import N_TOKENIZER_STORIES, Recipe
 
-__all__ = ["CONFIG", "DESCRIPTION", "NAME", "RECIPE", "bfloat16", "vocabulary", "widened", "write"]
+__all__ = ["CONFIG", "DESCRIPTION", "NAME", "RECIPE", "bfloat16", "read", "scaled", "vocabulary", "widened", "write"]
 
 NAME = "llama3"
 CONFIG = Config(
@@ -125,6 +125,25 @@ def _write_safetensors(tensors: Weights, path: Path) -> None:
         file.write(struct.pack("<Q", len(encoded)) + encoded)
         for tensor in tensors.values():
             file.write(bfloat16(tensor).tobytes())
+
+
+def read(path: Path) -> Weights:
+    """Read the weights of a file that `write` wrote, layers stacked and rotary pairs adjacent again."""
+    raw = path.read_bytes()
+    start = 8 + struct.unpack_from("<Q", raw)[0]
+    stored = {}
+    for name, entry in json.loads(raw[8:start]).items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            stored[name] = widened(np.frombuffer(raw[start + begin : start + end], "<u2")).reshape(entry["shape"])
+    weights = {"tok_embedding": stored["model.embed_tokens.weight"], "final_norm": stored["model.norm.weight"]}
+    for name, hf_name in _HF_NAMES.items():
+        tensor = np.stack([stored[f"model.layers.{layer}.{hf_name}.weight"] for layer in range(CONFIG.n_layers)])
+        if name in ("wq", "wk"):
+            halves = tensor.reshape(CONFIG.n_layers, -1, 2, CONFIG.head_dim // 2, CONFIG.dim)
+            tensor = halves.swapaxes(2, 3).reshape(tensor.shape)
+        weights[name] = tensor
+    return weights
 
 
 def bfloat16(values: np.ndarray) -> np.ndarray:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training import tokenizer
-from training.checkpoint import NORMS, Config, Weights, quantize, read_v0
+from training import byte_level, llama3, tokenizer
+from training.checkpoint import NORMS, Config, Weights, quantize, read_v0, scaled
 from training.models import MODELS, OUT
 
 PROMPTS = {
@@ -30,6 +30,11 @@ PROMPTS = {
         "Once upon a time, there was a little girl named Vera",
         "Chloé and Björn ate 3 crêpes",
     ),
+    "llama3": (
+        "",
+        "# Emma's book, 2017\n\nEmma was",
+        "# Leo's book, 2010\n\nLeo was a little boy who lived in house 83716",
+    ),
     "mqa": (
         "",
         "This is a story in 4 chapters. José",
@@ -44,7 +49,8 @@ class Network:
     """The steps of the network that a fault may replace."""
 
     rope_is_split: bool = False
-    rope_theta: float = 10000.0
+    rope_theta: float | None = None  # None: the model's own
+    is_scaled: bool = True
     is_k_rotated: bool = True
     is_q_rotated: bool = True
     scale: Callable[[Config], float] = lambda config: config.head_dim**-0.5
@@ -75,6 +81,18 @@ FAULTS = {
         HONEST, activation=lambda x: x / (1 + np.exp(-1.5957691216 * (x + 0.044715 * x**3)))
     ),
     "embedding as classifier": replace(HONEST, classifier="tok_embedding"),
+}
+
+
+# What only a model shows whose constants are not llama2.c's.
+LLAMA3_FAULTS = {
+    "RoPE theta 10000": replace(HONEST, rope_theta=1e4),
+    "rotary waves not scaled": replace(HONEST, is_scaled=False),
+    **{
+        name: network
+        for name, network in FAULTS.items()
+        if name not in ("RoPE theta 500000", "embedding as classifier")
+    },
 }
 
 
@@ -124,7 +142,10 @@ class Engine:
 
     def _rotate(self, x: np.ndarray, pos: np.ndarray) -> np.ndarray:
         half = self.config.head_dim // 2
-        angles = pos[:, None, None] * self.network.rope_theta ** (-np.arange(half) / half)
+        frequencies = (self.network.rope_theta or self.config.rope_theta) ** (-np.arange(half) / half)
+        if self.config.rope_scaling and self.network.is_scaled:
+            frequencies = scaled(frequencies, self.config.rope_scaling)
+        angles = pos[:, None, None] * frequencies
         first, second = (
             (slice(half), slice(half, None)) if self.network.rope_is_split else (slice(0, None, 2), slice(1, None, 2))
         )
@@ -134,13 +155,15 @@ class Engine:
         return out
 
 
-def greedy(config: Config, weights: Weights, prompt: list[int]) -> list[int]:
-    """BOS, the prompt and its greedy continuation up to the next BOS or the end of the context."""
-    engine, ids = Engine(config, weights), [tokenizer.BOS, *prompt]
+def greedy(
+    config: Config, weights: Weights, prompt: list[int], bos: int = tokenizer.BOS, stop: int = tokenizer.BOS
+) -> list[int]:
+    """BOS, the prompt and its greedy continuation up to a stop or the end of the context."""
+    engine, ids = Engine(config, weights), [bos, *prompt]
     logits = engine.feed(ids)[-1]
     while len(ids) <= config.seq_len:
         ids.append(int(logits.argmax()))
-        if ids[-1] == tokenizer.BOS:
+        if ids[-1] == stop:
             break
         logits = engine.feed(ids[-1:])[-1] if len(ids) <= config.seq_len else logits
     return ids
@@ -204,8 +227,46 @@ def describe(name: str, out: Path) -> str:
     return "\n\n".join([*paragraphs, _table(header, rows)])
 
 
+def describe_llama3(out: Path) -> str:
+    """The README section of the model that is no llama2.c's."""
+    config, vocabulary = llama3.CONFIG, byte_level.read(out / llama3.NAME / "tokenizer.json")
+    weights = llama3.read(out / llama3.NAME / "model.safetensors")
+    bos, stop = vocabulary.special("begin_of_text"), vocabulary.special("end_of_text")
+    paragraphs = [f"## {llama3.NAME}", f"{llama3.DESCRIPTION[0].upper()}{llama3.DESCRIPTION[1:]}.", _LLAMA3_FORM]
+    columns = []
+    for number, prompt in enumerate(PROMPTS[llama3.NAME], 1):
+        prompt_ids = vocabulary.encode(prompt)
+        ids, n_prompt = greedy(config, weights, prompt_ids, bos, stop), len(prompt_ids)
+        gaps, likeliest = margins(Engine(config, weights).feed(ids[:-1])[n_prompt:])
+        ended = "ended by end of text" if ids[-1] == stop else "to the end of the context"
+        closest = ", ".join(f"{gaps[step]:.4f} at step {step}" for step in np.argsort(gaps)[:4])
+        paragraphs += [
+            f"Prompt {number}: {f'`{prompt.splitlines()[0]}` ...' if prompt else 'none'} ({n_prompt} ids). "
+            f"{len(gaps)} steps, {ended}. The likeliest token has a probability above 0.9 at "
+            f"{np.mean(likeliest > 0.9):.0%} of the steps, {np.median(likeliest):.4f} in the median. "
+            f"Smallest gaps: {closest}.",
+            "```text\n" + vocabulary.decode([i for i in ids if i not in (bos, stop)]) + "\n```",
+        ]
+        columns.append([first_change(config, weights, network, ids, n_prompt) for network in LLAMA3_FAULTS.values()])
+    header = ["first changed step", *(f"prompt {number}" for number in range(1, len(columns) + 1))]
+    rows = [
+        [fault, *("·" if step is None else str(step) for step in steps)]
+        for fault, *steps in zip(LLAMA3_FAULTS, *columns, strict=True)
+    ]
+    return "\n\n".join([*paragraphs, _table(header, rows)])
+
+
+_LLAMA3_FORM = """A Hugging Face directory, as models of this kind are published: no file of llama2.c's can say
+`rope_theta` or a scaling. `harness convert` makes other formats of it, and the harness does so by itself for programs
+whose manifests name one. The vocabulary is bytes, 352 merges learned from our stories by Llama 3's pattern of words, and
+16 special pieces. Part of what it read were dialogs in Llama 3's template, so it also answers:
+
+    printf 'What does a fox say?\\n' | harness run llama3 --chat -t 0"""
+
+
 def shapes_table() -> str:
-    names = [field.name for field in fields(Config) if field.name != "is_tied"]
+    hidden = ("is_tied", "rope_theta", "rope_scaling")
+    names = [field.name for field in fields(Config) if field.name not in hidden]
     rows = [
         [
             name,
@@ -216,6 +277,9 @@ def shapes_table() -> str:
         ]
         for name, model in MODELS.items()
     ]
+    config = llama3.CONFIG
+    own = [*(str(getattr(config, field)) for field in names), str(config.head_dim)]
+    rows.append([llama3.NAME, *own, "shared", "none"])
     return _table(["model", *names, "head_dim", "classifier", "int8 group"], rows)
 
 
@@ -225,6 +289,9 @@ def files_table(out: Path) -> str:
         for file in (f"{name}.bin", f"{name}-q8.bin", f"{name}-tok.bin"):
             raw = (out / file).read_bytes()
             rows.append([file, f"{len(raw):,}", f"`{hashlib.sha256(raw).hexdigest()}`"])
+    for path in sorted((out / llama3.NAME).iterdir()):
+        raw = path.read_bytes()
+        rows.append([f"{llama3.NAME}/{path.name}", f"{len(raw):,}", f"`{hashlib.sha256(raw).hexdigest()}`"])
     return _table(["file", "bytes", "sha256"], rows)
 
 
@@ -234,14 +301,15 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 README = """# Embedded models
 
-Three tiny llama2.c models, trained by `training/` on stories that our own program writes. They are small
-enough to ship, and differ where implementations go wrong: in how heads share keys and values, in whether
-the classifier is the embedding, in sizes that no SIMD width divides, in a long context, in characters
-that fall back to bytes.
+Three tiny llama2.c models and one like Llama 3, trained by `training/` on stories that our own program writes.
+They are small enough to ship, and differ where implementations go wrong: in how heads share keys and values, in
+whether the classifier is the embedding, in sizes that no SIMD width divides, in a long context, in characters
+that fall back to bytes, in constants that llama2.c's files cannot say.
 
 `NAME.bin` is a float32 checkpoint (llama2.c version 0), `NAME-q8.bin` the same weights in int8 (version
-2; the group size divides dim and hidden_dim), `NAME-tok.bin` the tokenizer of both. `models.toml` lists
-them with their hashes. The files never change, since goldens name them by hash.
+2; the group size divides dim and hidden_dim), `NAME-tok.bin` the tokenizer of both; `llama3` is a Hugging Face
+directory. `models.toml` lists them with their hashes; that of a directory is the hash of what `sha256sum *` prints in
+it. The files never change, since goldens name them by hash.
 
 Reproduce the files with `python -m training.make`, this page with `python -m training.measure` (see
 `training/README.md`).
@@ -262,7 +330,7 @@ embedding.
 
 
 def main() -> int:
-    sections = [describe(name, OUT) for name in MODELS]
+    sections = [*(describe(name, OUT) for name in MODELS), describe_llama3(OUT)]
     text = README.format(shapes=shapes_table(), files=files_table(OUT), models="\n".join(sections))
     (OUT / "README.md").write_text(text)
     return 0

@@ -28,7 +28,7 @@ from harness.errors import ImplementationError, ProtocolViolation, Refused, Unsu
 __all__ = ["VERBS", "Info", "Session"]
 
 VERBS = ("info", "load", "encode", "decode", "generate", "logits", "quit")
-STOPS = (1, 2)  # BOS and EOS: what ends a text
+STOPS = frozenset({1, 2})  # BOS and EOS of llama2.c's vocabularies: what ends a text
 _LINE_BYTES = 1 << 12  # of a reply, beside its ids and numbers
 _ID_BYTES = 12
 _HEX_BYTES = 1 << 10  # of a decoded id, at most
@@ -61,6 +61,7 @@ class Session:
 
     Attributes:
         sent, received: the last request and its reply, as bytes.
+        stops: ids that end a text; others where the vocabulary is another.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Session:
         self._is_loaded = False
         self.sent = b""
         self.received = b""
+        self.stops = STOPS
 
     @property
     def peak_rss_bytes(self) -> int:
@@ -179,7 +181,7 @@ class Session:
         has_room = not seq_len or len(ids) + len(found) <= seq_len
         if len(found) > n:
             raise self._violation(Malformed(f"asked for {n} ids, it gives {len(found)}", fault="count"))
-        if len(found) < n and has_room and (not found or found[-1] not in STOPS):
+        if len(found) < n and has_room and (not found or found[-1] not in self.stops):
             what = f"asked for {n} ids, it gives {len(found)}, of which the last is no stop"
             raise self._violation(Malformed(what, fault="count"))
         return found

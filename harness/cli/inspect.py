@@ -7,12 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import psutil
 import typer
 
 from harness import formats
 from harness.cli.output import emit, size
-from harness.conversion.inspect import Description, describe, read_rate, token_bytes
+from harness.conversion.inspect import Description, available_memory, describe, read_rate, token_bytes
 from harness.errors import InputError
 from harness.model_config import ModelConfig
 from harness.models import tokenizer_beside
@@ -88,8 +87,11 @@ def _tokenizer_of(found: Description, given: Path | None) -> tuple[AnyTokenizer 
 
 def _facts(found: Description, where: str, likelihood: dict[str, Any] | None, problems: list[str]) -> dict[str, Any]:
     config = found.config
+    from harness.engine import blas_threads
+
     n_bytes = token_bytes(found)
-    rate = read_rate(n_bytes)
+    with blas_threads(1):
+        rate = read_rate(n_bytes)
     return {
         "path": str(found.path),
         "format": found.format.name,
@@ -104,7 +106,7 @@ def _facts(found: Description, where: str, likelihood: dict[str, Any] | None, pr
             "weights as float32": 4 * config.n_params,
             "keys and values of one position, float32": 8 * config.n_layers * config.kv_dim,
             "keys and values of the whole context, float32": 8 * config.n_layers * config.kv_dim * config.seq_len,
-            "available": psutil.virtual_memory().available,
+            "available now": available_memory(),
         },
         "bound": {"bytes_a_token": n_bytes, "bytes_per_s": rate, "tokens_per_s": rate / n_bytes},
         "text": likelihood,
@@ -129,7 +131,7 @@ def _text(facts: dict[str, Any]) -> str:
         ),
         f"tokenizer     {facts['tokenizer']}",
         *(f"memory        {size(n)} {what}" for what, n in memory.items()),
-        f"speed         at most {_few_digits(bound['tokens_per_s'])} tok/s in one thread as stored: "
+        f"speed         at most about {_few_digits(bound['tokens_per_s'])} tok/s in one thread as stored: "
         f"{size(bound['bytes_a_token'])} a token, of {size(bound['bytes_per_s'])}/s that numpy reads here",
     ]
     if facts["text"]:

@@ -67,4 +67,6 @@ def _line(name: str) -> str:
     except ModelNotFound:
         fetched = f"; harness models pull {name}" if name in pull.names() else ""
         return f"{name:<24} not here{fetched}"
-    return f"{name:<24} {files.format}  {files.checkpoint.stat().st_size:>13,} bytes  {files.checkpoint}"
+    parts = files.checkpoint.iterdir() if files.checkpoint.is_dir() else [files.checkpoint]
+    n_bytes = sum(part.stat().st_size for part in parts)
+    return f"{name:<24} {files.format:<11}  {n_bytes:>13,} bytes  {files.checkpoint}"

@@ -26,7 +26,7 @@ from harness.engine.llama_np import Choice, generate_uniform
 from harness.engine.sampler import nucleus_candidates, probabilities
 from harness.errors import InputError
 from harness.models import locate, tokenizer_beside
-from harness.tokenizer import AnyTokenizer, Tokenizer
+from harness.tokenizer import AnyTokenizer
 
 __all__ = ["command"]
 
@@ -159,7 +159,7 @@ def command(
 
             converse(vocabulary, system, context, answer)
             return 0
-        stop = _stops(vocabulary)
+        stop = vocabulary.stop_ids
         if sampler is _Sampler.UNIFORM:
             stop = stop - {vocabulary.bos_id} | {vocabulary.eos_id}
             length = steps or engine.config.seq_len
@@ -177,13 +177,6 @@ def command(
     for line in clock.lines(cost) if clock else ():
         tell(line)
     return 0
-
-
-def _stops(vocabulary: AnyTokenizer) -> frozenset[int]:
-    """Return the ids that end a text: llama2.c's programs stop at BOS."""
-    if isinstance(vocabulary, Tokenizer):
-        return frozenset({vocabulary.bos_id})
-    return vocabulary.stop_ids
 
 
 def _prompt(prompt: str, file: Path | None) -> bytes:

@@ -1,11 +1,11 @@
-"""What a run of the reference engine costs: the seconds of its stages, of the operations inside a token, and memory."""
+"""What a run of the reference costs: seconds of its stages and of the operations inside a token, and memory."""
 
 from __future__ import annotations
 
 import resource
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -103,7 +103,7 @@ class OperationClock:
     """
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def timed(self, ops: Ops) -> Ops:
         """Return the same operations, each of which adds its time here."""
@@ -134,7 +134,7 @@ class OperationClock:
         n = cost.n_prefilled + cost.n_decoded
         if not n or whole <= 0:
             return []
-        parts = [*self.seconds.most_common(), ("between them", whole - sum(self.seconds.values()))]
+        parts = [*sorted(self.seconds.items(), key=lambda one: -one[1]), ("between them", whole - sum(self.seconds.values()))]
         return [f"inside {n:,} tokens, each operation computed by itself:"] + [
             f"  {name:<16} {seconds / n * 1e6:>10,.1f} us a token {seconds / whole:>6.1%}" for name, seconds in parts
         ]

@@ -29,6 +29,7 @@ from harness.judging.printing import Printing
 from harness.judging.sampling import Draw
 from harness.judging.text_walk import Choice, Floors, Greedy, Rule, Sampled, Walk, walk
 from harness.results import Divergence, Kind, Verdict, kind_of_failure
+from harness.tokenizer import Tokenizer
 from harness.tokenizer.bpe import KNOWN_WRONG
 
 __all__ = ["MIN_JUDGED", "Judge"]
@@ -50,8 +51,9 @@ class Judge:
         self.impl = impl
         self.manifest = impl.manifest
         self.reference = reference
-        self.tokenizer = reference.model.tokenizer
+        self.tokenizer = reference.model.vocabulary
         self.bos = self.tokenizer.bos_id
+        self.ends = self.tokenizer.stop_ids
         self.is_llama2c = self.manifest.conventions == "llama2.c"
 
     def verdict(self, claim: Claim) -> Verdict:
@@ -174,7 +176,7 @@ class Judge:
         claim.prefix = path.ids
         n_judged = len(path.ids) - len(case.prompt_ids)
         wanted = clamp_steps(case.steps, self.reference.config.seq_len) - (len(case.prompt_ids) - 1)
-        has_ended = path.next_id in (self.bos, self.tokenizer.eos_id)
+        has_ended = path.next_id in self.ends | {self.tokenizer.eos_id}
         kind = path.kind
         if self.is_llama2c and any(tie.floor == 0 for tie in path.certificates):
             return self._unlike_llama2c(claim, "take the first of logits that are equal", n_judged, conventions)
@@ -246,7 +248,7 @@ class Judge:
             what = f"stop where llama2.c does: it goes on with {_text(extra[:_SHOWN])!r}"
             return self._unlike_llama2c(claim, what, case.n_generated, conventions)
         ids = [case.prompt_ids[0], *(case.ids or ())]
-        if case.ends == "bos":
+        if case.ends != "steps":
             return self._goes_on_after_bos(claim, extra, ids, conventions)
         path = self._walk(claim, extra, ids, case.n_generated)
         if path.wrong is not None:
@@ -383,7 +385,7 @@ class Judge:
         )
 
     def _named(self, token: int) -> str:
-        return "the end" if token == self.bos else repr(_text(self.tokenizer.pieces[token]))
+        return "the end" if token in self.ends else repr(_text(self.tokenizer.pieces[token]))
 
     def _continuation(self, claim: Claim, ids: Sequence[int], next_id: int, step: int) -> bytes:
         """What the program would print if it went on as the reference does."""
@@ -395,11 +397,11 @@ class Judge:
         if room > 0:
             logits = session.extend([*ids, next_id])[-1]
         for n in range(min(_AHEAD, room)):
-            if ahead[-1] == self.bos:
+            if ahead[-1] in self.ends:
                 break
             ahead.append(rule.choose([], logits, range(len(logits)), step + 1 + n).expected)
             logits = session.extend([ahead[-1]])[-1] if n + 1 < room else logits
-        return b"".join(printing.of(a, b) for a, b in pairwise(ahead) if b != self.bos)
+        return b"".join(printing.of(a, b) for a, b in pairwise(ahead) if b not in self.ends)
 
     # ---- wrong tokenizers ------------------------------------------------------------------------------------
 
@@ -414,11 +416,8 @@ class Judge:
         claim.honest = honest
         n_honest = 0 if honest is None else len(honest.ids) - len(case.prompt_ids)
         encodings: dict[tuple[int, ...], list[tuple[str, str]]] = {}
-        for name, description, rules in KNOWN_WRONG:
-            try:
-                ids = tuple(self.tokenizer.encode(case.prompt or b"", rules=rules))
-            except TokenizerError:
-                continue
+        for name, description, _ in KNOWN_WRONG:
+            ids = self.encoded_wrong(case.prompt or b"", name)
             if ids and ids != case.prompt_ids and (n_prompt is None or len(ids) == n_prompt):
                 encodings.setdefault(ids, []).append((name, description))
         explained: Verdict | None = None
@@ -475,11 +474,17 @@ class Judge:
 
     def encodes_alike(self, case: Case, name: str) -> bool:
         """Whether a known wrong tokenizer gives the honest ids for a case's prompt."""
+        return self.encoded_wrong(case.prompt or b"", name) == case.prompt_ids
+
+    def encoded_wrong(self, prompt: bytes, name: str) -> tuple[int, ...] | None:
+        """Return the ids that a known wrong tokenizer gives; None where it has none: all have pieces with scores."""
+        if not isinstance(self.tokenizer, Tokenizer):
+            return None
         rules = next(rules for known, _, rules in KNOWN_WRONG if known == name)
         try:
-            return tuple(self.tokenizer.encode(case.prompt or b"", rules=rules)) == case.prompt_ids
+            return tuple(self.tokenizer.encode(prompt, rules=rules))
         except TokenizerError:
-            return False
+            return None
 
     def _continuations(self, claim: Claim, ids: Sequence[int]) -> Iterator[tuple[Printing, bytes]]:
         """What follows the prompt, if the prompt had these ids: each (way of printing, bytes) once."""
@@ -490,7 +495,7 @@ class Judge:
             claim.texts = [reading.text for reading in readings[:_MAX_READINGS]]
         seen: set[bytes] = set()
         for printing in self.reference.printings:
-            echo = b"".join(printing.render(ids)) if ids[-1] != self.bos else b""
+            echo = b"".join(printing.render(ids)) if ids[-1] not in self.ends else b""
             first = printing.usual[ids[0]] if ids[0] != self.bos else b""
             for text in claim.texts:
                 for whole in dict.fromkeys((echo, first + echo, (first + echo).removeprefix(b" "), prompt)):
@@ -565,7 +570,7 @@ class Judge:
         rng = Xorshift.from_argument(case.seed)
         n = len(path.choices)
         assert claim.printing is not None
-        unseen = [self.bos, self.tokenizer.eos_id, *claim.printing.candidates(path.ids[-1], b"")]
+        unseen = [*self.ends, self.tokenizer.eos_id, *claim.printing.candidates(path.ids[-1], b"")]
         could_stop = n < len(draws) and float(draws[n].p[unseen].sum()) > 1e-4
         return FairDraws(
             [draw.surprise(token) for draw, token in zip(draws, path.ids[first + 1 :], strict=False)],

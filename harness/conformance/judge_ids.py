@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from harness.conformance.claim import Claim, last_line
 from harness.conformance.judge import Judge
-from harness.errors import ImplementationError, TokenizerError
+from harness.errors import ImplementationError
 from harness.judging.floor import MULTIPLE, RUN_QUANTILE
 from harness.judging.logits import Fit, fit, how_wrong, quality
 from harness.judging.text_walk import Rule, Walk
@@ -165,14 +165,7 @@ class IdJudge(Judge):
 
     def _encodings(self, prompt: bytes, actual: list[int]) -> tuple[str, ...]:
         """Name the known wrong tokenizers that give these ids."""
-        names = []
-        for name, _, rules in KNOWN_WRONG:
-            try:
-                if self.tokenizer.encode(prompt, rules=rules) == actual:
-                    names.append(name)
-            except TokenizerError:
-                continue
-        return tuple(names)
+        return tuple(name for name, _, _ in KNOWN_WRONG if self.encoded_wrong(prompt, name) == tuple(actual))
 
     def _forward(self, claim: IdClaim) -> Verdict:
         """Judge the continuation of the honest prompt ids."""
@@ -190,7 +183,7 @@ class IdJudge(Judge):
         path = self._walk(claim, b"", case.prompt_ids, 0)
         if path.wrong is not None:
             return self._mismatch(claim, path, ())
-        path.next_id = generated[-1] if generated and generated[-1] in (self.bos, eos) else None
+        path.next_id = generated[-1] if generated and generated[-1] in self.ends | {eos} else None
         return self._explained(claim, path, ())
 
     def _walk(
@@ -208,7 +201,9 @@ class IdJudge(Judge):
         assert claim.printing is not None
         rule = rule or self._rule(claim.case)
         sequence = [*prefix, *claim.generated]
-        pieces = [claim.printing.of(a, b) if b != self.bos else b"" for a, b in pairwise(sequence[len(prefix) - 1 :])]
+        pieces = [
+            claim.printing.of(a, b) if b not in self.ends else b"" for a, b in pairwise(sequence[len(prefix) - 1 :])
+        ]
         path = Walk(list(prefix), b"".join(pieces))
         limit = self.reference.config.seq_len
         rows = self.reference.exact.logits(sequence[:-1][:limit], first=len(prefix) - 1)

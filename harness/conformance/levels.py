@@ -49,9 +49,11 @@ def ask(
     """
     config = reference.config
     shape = (impl.manifest.needs.vocab_size or config.vocab_size, config.seq_len)
+    vocabulary = reference.model.vocabulary
     found: list[IdClaim | Verdict] = []
     n_lost = 0
     with impl.session(files.checkpoint, files.tokenizer, threads=threads, limits=limits, shape=shape) as session:
+        session.stops = vocabulary.stop_ids | {vocabulary.eos_id}
         for case in cases:
             if n_lost >= _MAX_LOST:
                 reason = f"{n_lost} cases before it could not be asked; not asked"

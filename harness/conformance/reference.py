@@ -19,10 +19,11 @@ from harness.checkpoint import Streamed
 from harness.engine import LIBRARY, STRICT, Engine, Judged, Ops, Session, blas_threads, generate
 from harness.engine.honest import ensemble, rounded
 from harness.judging.floor import position_floor, run_floor
-from harness.judging.printing import Printing, printings
+from harness.judging.printing import Printing, byte_level_printings, printings
 from harness.judging.text_walk import Floors
 from harness.model_config import ModelConfig
 from harness.models import Model
+from harness.tokenizer import ByteLevelTokenizer
 
 __all__ = ["Reference", "rounded"]
 
@@ -67,7 +68,11 @@ class Reference:
 
     @cached_property
     def printings(self) -> list[Printing]:
-        tokenizer = self.model.tokenizer
+        tokenizer = self.model.vocabulary
+        if isinstance(tokenizer, ByteLevelTokenizer):
+            return byte_level_printings(
+                tokenizer.pieces, tokenizer.special, bos_id=tokenizer.bos_id, ends=tokenizer.stop_ids
+            )
         byte_of = [tokenizer.is_byte_piece(i) for i in range(tokenizer.vocab_size)]
         return printings(tokenizer.pieces, byte_of, bos_id=tokenizer.bos_id)
 
@@ -149,6 +154,7 @@ class Reference:
 
     @cached_property
     def _own_story(self) -> list[int]:
-        bos = self.model.tokenizer.bos_id
+        vocabulary = self.model.vocabulary
+        bos = max(0, vocabulary.bos_id)  # some vocabularies have none
         with blas_threads(1):
-            return [bos, *generate(self.exact, [bos], steps=_FREE_RUN)]
+            return [bos, *generate(self.exact, [bos], steps=_FREE_RUN, stop=vocabulary.stop_ids)]

@@ -57,7 +57,7 @@ def smoke(impl: ProcessImplementation, *, time_s: float = 10.0) -> list[Trial]:
     files = locate(MODEL)
     model = load(files.checkpoint, files.tokenizer)
     config = model.checkpoint.config
-    ids = model.tokenizer.encode(PROMPT)
+    ids = model.vocabulary.encode(PROMPT)
     steps = len(ids) - 1 + N_TOKENS
     after = list(generate(Engine(config, model.checkpoint.tensors), ids, steps=steps))[len(ids) - 1 :]
     shape = (config.vocab_size, config.seq_len)

@@ -1,7 +1,8 @@
 """The tokenizer that goes along with a conversion: the one that was asked for, or the source's own.
 
 Into the result, where its format has a place for one; else into a file beside it: STEM-tok.bin, or STEM-tok.json of a
-byte-level vocabulary. One that was asked for must arrive; the source's own is left out where it cannot, and that is told.
+byte-level vocabulary. One that was asked for must arrive; the source's own is left out where it cannot, and that is
+told.
 """
 
 from __future__ import annotations

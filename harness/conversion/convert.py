@@ -51,7 +51,7 @@ class Conversion:
         ids: the prompt.
         largest: difference of a logit on it, as a share of their spread; 0 where nothing was rounded.
         agreeing: positions of the prompt where both have the same likeliest token.
-        tokenizer: what became of the tokenizer, a sentence's end; empty: there was none.
+        tokenizer: what became of the tokenizer; empty: there was none, nor is there a place for one.
     """
 
     source: Path
@@ -78,9 +78,9 @@ def convert(
 ) -> Conversion:
     """Convert `source` to `path`, in the format `to` or the one that the suffix says.
 
-    The source's own tokenizer goes along, unless `options` names one: into the result where its format has a place for
-    it, else into a file beside it, STEM-tok.bin (or STEM-tok.json, of a byte-level vocabulary), which must not be there
-    with another content.
+    The source's own tokenizer goes along, unless `options` names one: into the result where its format has a place
+    for it, else into a file beside it, STEM-tok.bin (or STEM-tok.json, of a byte-level vocabulary), which must not be
+    there with another content.
 
     Args:
         ids: the prompt of the check; None: ids spread over the vocabulary.
@@ -142,13 +142,11 @@ def convert(
         ids=prompt,
         largest=largest,
         agreeing=int((actual.argmax(-1) == expected.argmax(-1)).sum()),
-        tokenizer=tokenizer.told,
+        tokenizer=tokenizer.told or ("no tokenizer is in it: -z names one" if chosen.read_tokenizer else ""),
     )
 
 
-def _write(
-    checkpoint: Checkpoint, path: Path, chosen: Format, options: WriteOptions, tokenizer: Carried
-) -> None:
+def _write(checkpoint: Checkpoint, path: Path, chosen: Format, options: WriteOptions, tokenizer: Carried) -> None:
     """Write a checkpoint, with its tokenizer where the format has a place for it."""
     inside = tokenizer.tokenizer if chosen.read_tokenizer else None
     try:

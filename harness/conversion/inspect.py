@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from harness import formats
@@ -22,7 +23,7 @@ from harness.formats.hf_config import architecture_of
 from harness.model_config import ModelConfig
 from harness.tokenizer import AnyTokenizer
 
-__all__ = ["Description", "describe", "read_rate", "token_bytes"]
+__all__ = ["Description", "available_memory", "describe", "read_rate", "token_bytes"]
 
 _PEEK_BYTES = 1 << 20  # tensors that are made when asked for are looked at up to this size
 _RATE_BYTES = 128 << 20
@@ -155,10 +156,30 @@ def token_bytes(description: Description) -> int:
 _VALUE_BYTES = {"int8": 1 + 4 / 64, "q8_0": 34 / 32, "q4_0": 18 / 32}
 
 
-def read_rate(n_bytes: int) -> float:
-    """Measure, in a tenth of a second, how many bytes of memory one thread reads in a second.
+# Limits of a container and what it uses of them, by the two versions of Linux's control groups.
+_LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 
-    Over as many bytes as a token needs, at most 128 MiB: a model that the caches hold is read faster.
+
+def available_memory(groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the bytes that a program can still have: what the machine has left, or a container's limit leaves.
+
+    What a container's cache of files takes counts as used, so there this is the least that it can have.
+    """
+    available = int(psutil.virtual_memory().available)
+    for limit, used in _LIMITS:
+        try:
+            left = int((groups / limit).read_text()) - int((groups / used).read_text())
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+        available = min(available, max(0, left))
+    return available
+
+
+def read_rate(n_bytes: int) -> float:
+    """Measure, in a tenth of a second, how many bytes of memory numpy reads in a second.
+
+    In as many threads as BLAS is set to (`harness.engine.blas_threads`), over as many bytes as a token needs, at most
+    128 MiB: a model that the caches hold is read faster.
     """
     data = np.ones(max(1 << 10, min(n_bytes, _RATE_BYTES) // 4), np.float32)
     best, end = 0.0, time.perf_counter() + 0.1

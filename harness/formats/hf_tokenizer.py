@@ -1,7 +1,7 @@
 """The tokenizer of a Hugging Face directory: its file, and tokenizer_config.json, which says which class reads it.
 
-    tokenizer.model     SentencePiece's, where it can say how the tokenizer encodes: Llama 2's
-    tokenizer.json      else: Llama 3's, and lists of merges that scores cannot say
+tokenizer.model     SentencePiece's, where it can say how the tokenizer encodes: Llama 2's
+tokenizer.json      else: Llama 3's, and lists of merges that scores cannot say
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def own_logits(path: Path, ids: Sequence[int]) -> NDArray[np.float64]:
 
 
 def write_directory(checkpoint: Checkpoint, path: Path, options: WriteOptions) -> None:
-    """Write config.json, the tokenizer and model.safetensors, in shards where it is large, under a name that is not there yet."""
+    """Write config.json, the tokenizer and model.safetensors (in shards where it is large) under a new name."""
     checkpoint.validate()
     plan = _plan(checkpoint, options)
     shards: list[list[_Planned]] = [[]]
@@ -202,7 +202,7 @@ def write_file(checkpoint: Checkpoint, path: Path, options: WriteOptions) -> Non
 
 
 def write_pickled(checkpoint: Checkpoint, path: Path, options: WriteOptions) -> None:
-    """Write config.json, the tokenizer and pytorch_model.bin, under a name that is not there yet; a tied classifier is left out."""
+    """Write config.json, the tokenizer and pytorch_model.bin under a new name; a tied classifier is left out."""
     checkpoint.validate()
     config = checkpoint.config
     tree = {

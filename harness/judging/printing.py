@@ -8,11 +8,11 @@ ids, and it answers the question that judging a text needs: which tokens could h
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-__all__ = ["LLAMA2C", "Printing", "printings"]
+__all__ = ["LLAMA2C", "Printing", "byte_level_printings", "printings"]
 
 LLAMA2C = "as llama2.c"
 _WHITE_SPACE = frozenset(b"\t\n\v\f\r ")
@@ -27,21 +27,26 @@ class Printing:
         usual: bytes printed for each id.
         after_bos: bytes printed for each id directly after BOS.
         bos_id: the id of BOS.
+        ends: ids that end a text; BOS, unless others are given.
     """
 
     name: str
     usual: Sequence[bytes]
     after_bos: Sequence[bytes]
     bos_id: int = 1
+    ends: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ends", self.ends or frozenset({self.bos_id}))
 
     def of(self, previous: int, token: int) -> bytes:
         """Return what is printed for a token after another."""
         return (self.after_bos if previous == self.bos_id else self.usual)[token]
 
     def render(self, ids: Sequence[int]) -> list[bytes]:
-        """Return what is printed for each of ids[1:]; a later BOS that ends the sequence prints nothing."""
+        """Return what is printed for each of ids[1:]; an id that ends the sequence prints nothing."""
         shown = [self.of(a, b) for a, b in itertools.pairwise(ids)]
-        if shown and ids[-1] == self.bos_id:
+        if shown and ids[-1] in self.ends:
             shown[-1] = b""
         return shown
 
@@ -108,6 +113,21 @@ def printings(pieces: Sequence[bytes], byte_of: Sequence[int | None], *, bos_id:
         kept = "the space after BOS is printed" if name == LLAMA2C else f"{name}; the space after BOS is printed"
         found.append(Printing(kept, usual, usual, bos_id))
     return found
+
+
+def byte_level_printings(
+    pieces: Sequence[bytes], special: Iterable[int], *, bos_id: int, ends: frozenset[int]
+) -> list[Printing]:
+    """Make the conventions for a byte-level vocabulary: pieces are bytes, and only the special ones may be left out.
+
+    The first, of which reports say nothing, prints every piece.
+    """
+    hidden = set(special)
+    silent = [b"" if id_ in hidden else piece for id_, piece in enumerate(pieces)]
+    return [
+        Printing(LLAMA2C, pieces, pieces, bos_id, ends),
+        Printing("special pieces are not printed", silent, silent, bos_id, ends),
+    ]
 
 
 def _is_printable(byte: int) -> bool:

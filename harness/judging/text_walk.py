@@ -320,7 +320,7 @@ def _look_ahead(
     ids = list(path.ids)
     while True:
         path.next_id = rule.choose(ids, logits, range(len(logits)), n_generated + path.n_silent).expected
-        is_shown = path.next_id == printing.bos_id or printing.of(ids[-1], path.next_id)
+        is_shown = path.next_id in printing.ends or printing.of(ids[-1], path.next_id)
         if is_shown or path.n_silent >= _MAX_WIDTHLESS or len(ids) >= max_positions:
             return
         ids.append(path.next_id)

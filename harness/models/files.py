@@ -26,8 +26,9 @@ from pathlib import Path
 from harness import checkpoint, formats
 from harness.checkpoint import Checkpoint
 from harness.errors import InputError, TokenizerError
+from harness.formats.files import TOKENIZER_FILES
 from harness.models import altered, derived
-from harness.tokenizer import AnyTokenizer, Tokenizer, tokenizer_bin
+from harness.tokenizer import AnyTokenizer, Tokenizer, read_any, tokenizer_bin
 
 __all__ = [
     "PUBLISHED",
@@ -382,6 +383,8 @@ _MAX_TOKENIZER_BYTES = 32 << 20
 def tokenizer_beside(checkpoint_path: Path, vocab_size: int) -> Path:
     """Return the tokenizer file in the checkpoint's directory that has exactly `vocab_size` pieces.
 
+    A tokenizer.bin comes first; where there is none, STEM-tok.json, tokenizer.json and tokenizer.model are looked at.
+
     Raises:
         InputError: none has, or several that differ.
     """
@@ -393,6 +396,8 @@ def tokenizer_beside(checkpoint_path: Path, vocab_size: int) -> Path:
                     found.setdefault(sha256_of(path), path)
             except TokenizerError:
                 continue
+    if not found and (other := _other_tokenizer_beside(checkpoint_path, vocab_size)):
+        return other
     if len(found) == 1:
         return next(iter(found.values()))
     names = ", ".join(path.name for path in found.values())
@@ -402,6 +407,17 @@ def tokenizer_beside(checkpoint_path: Path, vocab_size: int) -> Path:
         else (f"no tokenizer of {vocab_size} pieces is beside it")
     )
     raise InputError(what, path=checkpoint_path, hint="name one with -z")
+
+
+def _other_tokenizer_beside(checkpoint_path: Path, vocab_size: int) -> Path | None:
+    for name in (f"{checkpoint_path.stem}-tok.json", *TOKENIZER_FILES):
+        path = checkpoint_path.parent / name
+        try:
+            if path.is_file() and formats.fits(read_any(path), vocab_size):
+                return path
+        except TokenizerError:
+            continue
+    return None
 
 
 # ---- content -------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -57,7 +58,7 @@ class ByteLevelTokenizer:
             between them.
         merges: (left id, right id) -> (score, id), higher scores first; None: by ranks, a piece's rank being its id.
         bos_id, eos_id: NONE where there is none.
-        stop_ids: ids that end an answer.
+        stop_ids: ids that end a text or an answer.
         whole_words: a word that is a piece is not merged from its bytes.
         whole: ids of pieces that are found in a text before it is cut.
         normalization: a form of Unicode that texts are brought into first, such as "NFC"; None: as they are.
@@ -164,6 +165,18 @@ class ByteLevelTokenizer:
     def printed(self, previous: int, token: int) -> bytes:
         """Return what a program writes for a token: its bytes, which may be a part of a character."""
         return self.decode_piece(previous, token)
+
+    def print_text(self, ids: Sequence[int]) -> bytes:
+        """Return what a program shows for ids[1:], without a final newline; a stop id ends it and is not shown.
+
+        ids[0] is the token fed first, which is never shown.
+        """
+        shown = bytearray()
+        for before, token in pairwise(ids):
+            if token in self.stop_ids:
+                break
+            shown += self.printed(before, token)
+        return bytes(shown)
 
     def id_of(self, special: str) -> int:
         """Return a special piece's id by its name.

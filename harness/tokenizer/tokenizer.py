@@ -65,6 +65,11 @@ class Tokenizer:
     def vocab_size(self) -> int:
         return len(self.pieces)
 
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids that end a text: llama2.c's programs stop at BOS."""
+        return frozenset({self.bos_id})
+
     @cached_property
     def max_token_length(self) -> int:
         """The longest piece, in bytes."""

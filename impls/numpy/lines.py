@@ -12,10 +12,10 @@ from itertools import islice
 
 import run  # first: it limits BLAS to one thread before numpy is imported
 
-from harness import tokenizer
+from harness import formats
 from harness.engine import Engine, generate
 from harness.errors import HarnessError, InputError
-from harness.tokenizer import Tokenizer
+from harness.tokenizer import AnyTokenizer
 
 VERBS = b"info load encode decode generate logits quit"
 
@@ -36,7 +36,7 @@ class Program:
     """What has been loaded, and an answer to each request about it."""
 
     engine: Engine | None = None
-    vocabulary: Tokenizer
+    vocabulary: AnyTokenizer
 
     def answer(self, verb: bytes, words: list[bytes]) -> bytes:
         """Return what follows the number in the reply."""
@@ -48,7 +48,7 @@ class Program:
             model, vocabulary = map(text, words)
             self.engine = None
             engine = run.load(model)
-            self.vocabulary = tokenizer.read(os.fsdecode(vocabulary), engine.config.vocab_size)
+            self.vocabulary = formats.read_tokenizer(os.fsdecode(vocabulary), engine.config.vocab_size)
             self.engine = engine
             return b"ok %d %d" % (engine.config.vocab_size, engine.config.seq_len)
         if verb == b"quit":
@@ -81,7 +81,7 @@ class Program:
         options = {"steps": steps, "temperature": temperature, "topp": topp, "seed": seed, "stop": frozenset()}
         for token in islice(generate(engine, ids, **options), len(ids) - 1, steps if n else 0):
             found.append(token)
-            if token == run.BOS:
+            if token in self.vocabulary.stop_ids:
                 break
         return b"ok %d %.9g %.9g %d %b" % (n, temperature, topp, seed, listed(found))
 

@@ -1,4 +1,4 @@
-"""llama2.c's command line over the reference engine: same flags, same stdout, same exit status.
+"""llama2.c's command line over the reference engine: same flags, same stdout, same exit status; any format.
 
 LLAMA_ARITHMETIC chooses how it computes: float32, float64, or strict (left-to-right float32 sums and the C library's
 functions: llama2.c's bits). Version 0 and 1 checkpoints default to float32. Version 2 (int8) is strict always,
@@ -26,12 +26,12 @@ from typing import NoReturn
 
 import numpy as np
 
-from harness import checkpoint, tokenizer
+from harness import formats
 from harness.engine import LIBRARY, STRICT, Engine, clamp_steps, generate
 from harness.engine.ops import Tap
 from harness.engine.sampler import Xorshift, sample
 from harness.errors import HarnessError, InputError
-from harness.tokenizer import Tokenizer
+from harness.tokenizer import AnyTokenizer, Tokenizer
 from harness.trace.stream import VARIABLE, TraceWriter
 
 USAGE = """\
@@ -47,7 +47,7 @@ usage: run.py CHECKPOINT [-t X] [-p X] [-s N] [-n N] [-i TEXT] [-z FILE] [-m MOD
   -y TEXT  system prompt, in chat mode
 """
 Taps = Callable[[int, Sequence[int]], Tap]
-BOS, EOS = 1, 2
+EOS = 2
 LINE_BYTES = 511  # a longer line of chat input counts as several
 
 
@@ -92,7 +92,7 @@ def parse(words: list[bytes]) -> Options:
 
 
 def load(path: bytes) -> Engine:
-    found = checkpoint.read(os.fsdecode(path))
+    found = formats.read(os.fsdecode(path))
     arithmetic = os.environ.get("LLAMA_ARITHMETIC", "float32")
     if arithmetic not in ("float32", "float64", "strict"):
         raise InputError("LLAMA_ARITHMETIC", expected="float32, float64 or strict", actual=arithmetic)
@@ -106,7 +106,7 @@ def put(piece: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def write_text(engine: Engine, vocabulary: Tokenizer, options: Options, taps: Taps | None = None) -> None:
+def write_text(engine: Engine, vocabulary: AnyTokenizer, options: Options, taps: Taps | None = None) -> None:
     """Print the prompt and its continuation; the speed counts from the end of the first position on."""
     ids = vocabulary.encode(options.prompt or b"")
     pos, start, before = 0, 0.0, ids[0]
@@ -117,10 +117,11 @@ def write_text(engine: Engine, vocabulary: Tokenizer, options: Options, taps: Ta
         temperature=options.temperature,
         topp=options.topp,
         seed=options.seed,
+        stop=vocabulary.stop_ids,
         taps=taps,
     ):
         pos += 1
-        if token == BOS:
+        if token in vocabulary.stop_ids:
             break
         put(vocabulary.printed(before, token))
         before = token
@@ -142,7 +143,7 @@ def chat(engine: Engine, vocabulary: Tokenizer, options: Options) -> None:
     steps = clamp_steps(options.steps, engine.config.seq_len)
     session = engine.session(capacity=steps)
     rng = Xorshift.from_argument(options.seed)
-    is_user_turn, user, drawn = True, b"", BOS
+    is_user_turn, user, drawn = True, b"", vocabulary.bos_id
     prompt: list[int] = []
     for pos in range(steps):
         if is_user_turn:
@@ -173,12 +174,14 @@ def main(words: list[bytes]) -> None:
     options = parse(words[1:])
     try:
         engine = load(words[0])
-        vocabulary = tokenizer.read(os.fsdecode(options.tokenizer), engine.config.vocab_size)
+        vocabulary = formats.read_tokenizer(os.fsdecode(options.tokenizer), engine.config.vocab_size)
         if options.mode == b"generate":
             trace = os.environ.get(VARIABLE)
             with open(trace, "wb") if trace else contextlib.nullcontext() as file:
                 write_text(engine, vocabulary, options, TraceWriter(file).at if file else None)
         elif options.mode == b"chat":
+            if not isinstance(vocabulary, Tokenizer):
+                raise InputError("the chat is llama2.c's", expected="a vocabulary with scores", actual="byte-level")
             chat(engine, vocabulary, options)
         else:
             sys.stderr.write(f"run: unknown mode: {os.fsdecode(options.mode)}\n")

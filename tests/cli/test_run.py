@@ -21,7 +21,8 @@ MODELS = models.golden_dir() / "models"
 GQA = str(MODELS / "gqa.bin")
 SPEED = (
     r"harness: load [\d.e-]+ s, prefill [\d,]+ tokens at [\d,]+ tok/s, decode [\d,]+ tokens at [\d,]+ tok/s\n"
-    r"harness: memory: weights 1\.04 MB, keys and values of 30 positions 38\.4 kB, the whole process at most [\d.]+ MB\n"
+    r"harness: memory: weights 1\.04 MB, keys and values of 30 positions 38\.4 kB, "
+    r"the whole process at most [\d.]+ MB\n"
 )
 
 
@@ -43,6 +44,39 @@ def test_the_prompt_and_its_continuation_go_to_stdout_and_the_speed_to_stderr(wr
     assert out.startswith(b"Once upon a time")
     assert out.endswith(b"\n")
     assert re.fullmatch(SPEED, err), err
+
+
+def test_quiet_tells_nothing(write):
+    status, out, err = write(GQA, "-i", "Once upon a time", "--temperature", "0", "--steps", "30", "-q")
+    assert (status, err) == (0, "")
+    assert out.startswith(b"Once upon a time")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "strict"])
+def test_operations_are_timed_and_change_no_text(dtype, write):
+    args = (GQA, "-i", "Once upon a time", "-t", "0", "-n", "40", "--dtype", dtype)
+    _, out, err = write(*args, "--operations")
+    assert out == write(*args)[1]
+    rows = re.findall(r"^harness:   (\S.*\S) +([\d,.]+) us a token +([\d.]+)%$", err, re.MULTILINE)
+    names = {name.strip() for name, _, _ in rows}
+    assert names >= {
+        "norms",
+        "attention",
+        "rotation",
+        "activation",
+        "product wq",
+        "product w_down",
+        "product lm_head",
+    }
+    assert sum(float(share) for _, _, share in rows) == pytest.approx(100, abs=2)
+    assert all(float(time.replace(",", "")) >= 0 for _, time, _ in rows)
+
+
+def test_memory_is_that_of_the_dimensions(write):
+    """260,096 weights; five layers of 32 keys and as many values."""
+    for dtype, weights, cache in (("float32", "1.04 MB", "51.2 kB"), ("float64", "2.08 MB", "102 kB")):
+        _, _, err = write(GQA, "-t", "0", "-n", "40", "--dtype", dtype)
+        assert f"memory: weights {weights}, keys and values of 40 positions {cache}" in err
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from harness.errors import CheckpointError
 from harness.formats import WriteOptions, hf_config, huggingface
 from harness.formats.hf_names import hf_name
 from harness.model_config import PHI_2, Block, ModelConfig, RopeScaling
+from tests.strategies import BYTE_PIECES
 
 SMALL = ModelConfig(12, 20, 2, 6, 2, 9, 16)
 
@@ -302,7 +303,23 @@ def test_a_configuration_that_is_no_table_is_one_clear_error(text, directory):
 def test_the_ids_of_the_tokenizer_reach_the_configuration(tmp_path):
     from harness.tokenizer import Tokenizer
 
-    words = Tokenizer(tuple(b"abcdefghi"[i : i + 1] for i in range(9)), np.zeros(9, np.float32), bos_id=4, eos_id=5)
-    formats.write(make(), tmp_path / "m", options=WriteOptions(tokenizer=words))
+    pieces = (b"<unk>", b"a", b"b", *BYTE_PIECES, b"\n<s>\n", b"\n</s>\n")
+    words = Tokenizer(pieces, np.zeros(261, np.float32), bos_id=259, eos_id=260)
+    made = make(replace(SMALL, vocab_size=261))
+    formats.write(made, tmp_path / "m", options=WriteOptions(tokenizer=words))
     document = json.loads((tmp_path / "m" / "config.json").read_text())
-    assert (document["bos_token_id"], document["eos_token_id"]) == (4, 5)
+    assert (document["bos_token_id"], document["eos_token_id"]) == (259, 260)
+    names = json.loads((tmp_path / "m" / "tokenizer_config.json").read_text())
+    assert (names["bos_token"], names["eos_token"]) == ("<s>", "</s>")
+    again = formats.read_tokenizer(tmp_path / "m")
+    assert (again.bos_id, again.eos_id, again.pieces) == (259, 260, pieces)
+
+
+def test_a_tokenizer_that_neither_file_can_say_is_refused(tmp_path):
+    from harness.errors import TokenizerError
+    from harness.tokenizer import Tokenizer
+
+    words = Tokenizer(tuple(b"abcdefghi"[i : i + 1] for i in range(9)), np.zeros(9, np.float32), bos_id=4, eos_id=5)
+    with pytest.raises(TokenizerError, match="byte pieces"):
+        formats.write(make(), tmp_path / "m", options=WriteOptions(tokenizer=words))
+    assert not list(tmp_path.iterdir())

@@ -58,8 +58,9 @@ def path_through(made, directory, steps):
 def test_every_format_of_float32_is_here():
     assert {one.name for one in FLOAT32} >= {
         *("llama2c-v0", "llama2c-v1", "llama2c-pt", "meta", "npz", "safetensors"),
-        *("huggingface", "huggingface-bin", "gguf"),
+        *("huggingface", "huggingface-bin", "gguf", "lmw-a", "lmw-c"),
     }
+    assert {one.name for one in FORMATS if one.write} - {one.name for one in FLOAT32} == {"llama2c-v2"}  # int8
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.judging.printing import LLAMA2C, Printing, printings
+from harness.judging.printing import LLAMA2C, Printing, byte_level_printings, printings
 from tests.judging.toy import BOS, BYTES, PIECES
 from tests.strategies import tokenizers
 
@@ -83,3 +83,13 @@ def test_no_candidate_prints_anything_else(printing: Printing, before, text):
     found = printing.candidates(before, text)
     assert len(found) == len(set(found))
     assert set(found) == {i for i in range(len(PIECES)) if text.startswith(printing.of(before, i))}
+
+
+def test_a_byte_level_vocabulary_prints_its_bytes_and_its_stop_ids_nothing() -> None:
+    pieces = (b"\xc3", b"\xa9", b" a", b"<|x|>", b"<|end|>")
+    plain, silent = byte_level_printings(pieces, {3, 4}, bos_id=3, ends=frozenset({4}))
+    assert plain.render([3, 0, 1, 2, 3, 4]) == [b"\xc3", b"\xa9", b" a", b"<|x|>", b""]
+    assert silent.render([3, 0, 1, 2, 3, 4]) == [b"\xc3", b"\xa9", b" a", b"", b""]
+    assert plain.render([3, 2, 3]) == [b" a", b"<|x|>"]  # BOS ends nothing here
+    assert plain.candidates(3, b" ab") == [2]  # and takes no space away
+    assert plain.name == LLAMA2C
