@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -21,12 +22,13 @@ from harness.conformance.case import Case, select
 from harness.conformance.levels import LEVELS
 from harness.errors import InputError
 from harness.report import Summary, badge, document, junit, markdown, summarise, terminal
-from harness.results import Verdict
+from harness.results import Kind, Verdict
 from harness.runfile import Header, RunWriter
 
 __all__ = ["command"]
 
 _DEFAULT_SUITES = ",".join(conformance.DEFAULT_SUITES)
+_NOT_RUN = (Kind.BUILD_FAILED, Kind.START_FAILED)
 
 
 def command(
@@ -143,9 +145,22 @@ def command(
 
 def _run_file(out: Path | None, head: Header, *, resume: bool) -> RunWriter:
     if resume:
+    if way_on := _way_on(run.verdicts, cases, impl or ()):
+        tell(way_on)
         return RunWriter.resume(out or last_run(), head)
     if out is None:
         with contextlib.suppress(OSError):  # a check that runs now keeps the old file, under no name
+def _way_on(verdicts: Sequence[Verdict], cases: Sequence[Case], specs: Sequence[str]) -> str:
+    """The command that makes a failure small, where there is one that can be."""
+    generated = {(case.suite, case.name) for case in cases if case.mode == "generate"}
+    for verdict in verdicts:
+        if verdict.kind.is_failure and verdict.kind not in _NOT_RUN and (verdict.suite, verdict.case) in generated:
+            called = specs[0] if len(specs) == 1 else verdict.impl
+            command = shlex.join(["harness", "shrink", called, "--case", f"{verdict.suite}/{verdict.case}"])
+            return f"the smallest model that shows it: {command}"
+    return ""
+
+
             last_run().unlink(missing_ok=True)
     return RunWriter.create(out or last_run(), head)
 

@@ -37,6 +37,11 @@ Two more modes are asked through the line protocol alone. Their [request] has `m
     logits                      [request] ids: what is fed, BOS first; [[expected.rows]]: fingerprints of the logits
                                 at some positions (`harness.judging.fingerprint`)
 
+And one asks a program twice and compares it with itself; it expects nothing, and its source is "relation":
+
+    relation                    [request] relation: its name in `harness.diagnosis.relations`; prompts: asked in turn;
+                                steps: positions of each
+
 Unknown keys, wrong types and contradictions (a text without its hash, ids that do not start with the prompt)
 are `CaseError`s that name the file and the key. Ids that end in BOS end in `prompt_ids[0]`.
 """
@@ -57,9 +62,18 @@ from typing import Any
 import pydantic
 
 from harness.conformance import toml_text
-from harness.conformance.case_tables import FILES, MAX_MARGINS, AnyFile, EncodeFile, LogitsFile, RunFile
+from harness.conformance.case_tables import (
+    FILES,
+    MAX_MARGINS,
+    AnyFile,
+    EncodeFile,
+    LogitsFile,
+    RelationFile,
+    RunFile,
+)
 from harness.conformance.rows import Encoding, encoding_lines, fingerprint_lines, is_text
 from harness.errors import CaseError
+from harness.diagnosis import relations
 from harness.judging.fingerprint import Fingerprint
 from harness.models import ModelFiles, golden_dir
 from harness.results import Request
@@ -130,6 +144,7 @@ class Case:
         texts, decoded: of an "encode"; it has no prompt, ids or stdout.
         rows: of "logits", whose ids are fed after prompt_ids, which is BOS; it has no stdout.
         path: the file it was read from; no part of its value.
+        relation, prompts: of a "relation"; it has no answer at all.
     """
 
     name: str
@@ -155,6 +170,8 @@ class Case:
     decoded: tuple[Encoding, ...] = ()
     rows: tuple[Fingerprint, ...] = ()
     path: Path | None = field(default=None, compare=False)
+    relation: str = ""
+    prompts: tuple[bytes, ...] = ()
 
     @property
     def key(self) -> str:
@@ -171,7 +188,7 @@ class Case:
 
     @property
     def is_run(self) -> bool:
-        """Whether it is a run that prints a text; else it is asked through the line protocol alone."""
+        """Whether it is a run that prints a text; else it is asked through the line protocol, or a relation."""
         return self.mode in ("generate", "chat")
 
     @property
@@ -273,6 +290,11 @@ def _from_tables(file: AnyFile, path: Path) -> Case:
         rows = tuple(row.value for row in file.expected.rows)
         return by_ids(mode="logits", prompt_ids=fed[:1], ids=fed[1:], rows=rows, **head)
     request, expected = file.request, file.expected
+    if isinstance(file, RelationFile):
+        asked = tuple(prompt.encode("utf-8") for prompt in file.request.prompts)
+        return by_ids(
+            mode="relation", relation=file.request.relation, prompts=asked, steps=file.request.steps, **head
+        )
     text = _one_of(path, "expected.text", expected.text, expected.text_hex)
     if text is None:
         raise CaseError("is missing", path=path, where="key expected.text")
@@ -317,8 +339,11 @@ def by_ids(
     decoded: tuple[Encoding, ...] = (),
     rows: tuple[Fingerprint, ...] = (),
     path: Path | None = None,
+    relation: str = "",
+    prompts: tuple[bytes, ...] = (),
+    steps: int = 0,
 ) -> Case:
-    """Make a case of mode "encode" or "logits", which has nothing of a run."""
+    """Make a case of mode "encode", "logits" or "relation", which expects no text."""
     return Case(
         name=name,
         suite=suite,
@@ -327,7 +352,7 @@ def by_ids(
         model=model,
         mode=mode,
         prompt=None,
-        steps=0,
+        steps=steps,
         temperature=0.0,
         topp=0.9,
         seed=1,
@@ -343,6 +368,8 @@ def by_ids(
         decoded=decoded,
         rows=rows,
         path=path,
+        relation=relation,
+        prompts=prompts,
     )
 
 
@@ -396,6 +423,10 @@ def _contradiction_by_ids(case: Case) -> tuple[str, str] | None:
     if case.mode == "encode":
         if not case.texts and not case.decoded:
             return "expected.texts", "holds nothing"
+    if case.mode == "relation":
+        if relations.by_name(case.relation) is None:
+            return "request.relation", f"is no relation: {case.relation}"
+        return None
         seen = [row.text for row in case.texts]
         if len(set(seen)) < len(seen):
             return "expected.texts", "has a text twice"
@@ -574,3 +605,10 @@ def _by_ids_lines(case: Case) -> list[str]:
         return [f"ids = {toml_text.integers(case.fed)}"]
     rows = encoding_lines("texts", case.texts) + encoding_lines("decoded", case.decoded)
     return ["", "[expected]", *rows]
+    if case.mode == "relation":
+        prompts = [prompt.decode("utf-8") for prompt in case.prompts]
+        return [
+            f"relation = {toml_text.string(case.relation)}",
+            f"prompts = {toml_text.strings(prompts)}",
+            f"steps = {case.steps}",
+        ]

@@ -8,7 +8,7 @@ import pydantic
 
 from harness.conformance.rows import EncodingRow, FingerprintTable
 
-__all__ = ["FILES", "MAX_MARGINS", "AnyFile", "EncodeFile", "LogitsFile", "RunFile"]
+__all__ = ["FILES", "MAX_MARGINS", "AnyFile", "EncodeFile", "LogitsFile", "RelationFile", "RunFile"]
 
 MAX_MARGINS = 8
 
@@ -60,7 +60,7 @@ class _ExpectedTable(_Table):
 
 
 class _ProvenanceTable(_Table):
-    source: Literal["float64 reference", "strict arithmetic", "harness tokenizer", "published"]
+    source: Literal["float64 reference", "strict arithmetic", "harness tokenizer", "published", "relation"]
     agreed: list[_Line] = []
     note: _Line = ""
 
@@ -83,6 +83,13 @@ class _LogitsRequestTable(_Table):
 
 class _LogitsTable(_Table):
     rows: Annotated[list[FingerprintTable], pydantic.Field(min_length=1)]
+
+
+class _RelationRequestTable(_Table):
+    mode: Literal["relation"]
+    relation: _Name
+    prompts: Annotated[list[str], pydantic.Field(min_length=1)]
+    steps: Annotated[int, pydantic.Field(ge=1, lt=2**31)]
 
 
 class Head(_Table):
@@ -117,7 +124,13 @@ class LogitsFile(Head):
     expected: _LogitsTable
 
 
-AnyFile = RunFile | EncodeFile | LogitsFile
+class RelationFile(Head):
+    """What may not change an answer; there is nothing to expect."""
 
-FILES: dict[str, type[AnyFile]] = {"encode": EncodeFile, "logits": LogitsFile}
+    request: _RelationRequestTable
+
+
+AnyFile = RunFile | EncodeFile | LogitsFile | RelationFile
+
+FILES: dict[str, type[AnyFile]] = {"encode": EncodeFile, "logits": LogitsFile, "relation": RelationFile}
 """Value of request.mode -> the tables of such a file, where they are not a run's."""

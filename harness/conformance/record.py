@@ -218,7 +218,7 @@ def wanted(suite: str, names: Sequence[str] | None = None) -> list[tuple[Planned
         old = read_case(there[name]) if name in there else None
         if name in entries:
             found.append((entries[name], old))
-        elif old is not None and (names is not None or not old.is_chat):
+        elif old is not None and old.mode != "relation" and (names is not None or not old.is_chat):
             found.append((planned(old), old))
     return found
 

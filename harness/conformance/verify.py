@@ -29,6 +29,8 @@ from harness.conformance.levels import LEVELS, ask, merged
 from harness.conformance.reference import Reference
 from harness.engine import blas_threads
 from harness.engine.sampler import Xorshift, sample
+from harness.conformance.relations.judge import judge_relations
+from harness.diagnosis import CATALOGUE, Fault
 from harness.errors import BuildFailed, CaseError, InputError, MissingDependency
 from harness.formats import format_named
 from harness.jobs import run_jobs
@@ -114,7 +116,10 @@ def verify_group(
     reference = reference_of(files)
     claimed = [level for level in LEVELS if level in impl.manifest.levels and level in levels]
     runs = [case for case in cases if case.is_run]
-    whole = _by_rows([case for case in cases if not case.is_run], impl, reference, given, limits, threads, claimed)
+    related = [case for case in cases if case.mode == "relation"]
+    rows = [case for case in cases if not case.is_run and case.mode != "relation"]
+    whole = _by_rows(rows, impl, reference, given, limits, threads, claimed)
+    whole |= _by_relations(related, impl, files, given, limits, threads, claimed)
     by_level: dict[str, dict[str, Verdict]] = {}
     if "TEXT" in claimed and runs:
         early = on_settled if claimed == ["TEXT"] else None
@@ -266,6 +271,31 @@ def files_for(manifest: Manifest, files: ModelFiles) -> ModelFiles:
         container = _container_for(manifest, files)
     made = prepare(
         files,
+def _by_relations(
+    cases: Sequence[Case],
+    impl: Implementation,
+    files: ModelFiles,
+    given: ModelFiles,
+    limits: Limits | None,
+    threads: int,
+    levels: Sequence[str],
+) -> dict[str, Verdict]:
+    """Judge the cases that compare a program with itself; verdicts by the case's key."""
+    try:
+        return judge_relations(
+            cases,
+            impl,
+            files,
+            given,
+            fitting=partial(files_for, impl.manifest),
+            levels=levels,
+            limits=limits,
+            threads=threads,
+        )
+    except _CANNOT_RUN as error:
+        return {case.key: _cannot_run(case, impl, error) for case in cases}
+
+
         format=container,
         mha=needs.mha,
         untied=needs.tied is False,

@@ -2,6 +2,7 @@
 
     model.bin, tokenizer.bin    what the program was given
     failure.json                what was asked, and what came of it
+    README.md                   the same for people
 
 Nothing in it depends on how the model was drawn, so it can be tried again by any version, on any program. A directory
 of them is the database that every run begins with.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -24,10 +25,10 @@ from harness.adapters.manifest import Manifest
 from harness.conformance.fuzz.recipe import Ask, Recipe
 from harness.conformance.fuzz.trial import Asked, Subject, Trier, write
 from harness.errors import InputError
-from harness.models import ModelFiles, load
+from harness.models import Model, ModelFiles, load
 from harness.results import Verdict
 
-__all__ = ["FILE_NAME", "Failure", "again", "known", "of", "save"]
+__all__ = ["FILE_NAME", "Failure", "again", "keep", "known", "of", "save"]
 
 FILE_NAME = "failure.json"
 _SCHEMA = "harness-fuzz-failure/1"
@@ -100,14 +101,52 @@ def save(
     Raises:
         InputError: the directory cannot be written.
     """
-    name = trier.impl.name
     key = hashlib.sha256(repr((recipe, wrong.what)).encode()).hexdigest()[:8]
-    directory = home.absolute() / f"{name}-{wrong.verdict.kind.lower()}-{key}"
-    prompt = [1, *recipe.prompt]
+    directory = home.absolute() / f"{trier.impl.name}-{wrong.verdict.kind.lower()}-{key}"
+    return keep(
+        subject,
+        [1, *recipe.prompt],
+        recipe.asks,
+        wrong,
+        trier,
+        directory,
+        format=recipe.format,
+        called=called,
+        after=after,
+        is_shrunk=is_shrunk,
+        more={"weights": asdict(recipe.weights)},
+    )
+
+
+def keep(
+    subject: Subject,
+    prompt: Sequence[int],
+    asks: Sequence[Ask],
+    wrong: Asked,
+    trier: Trier,
+    directory: Path,
+    *,
+    format: str,
+    called: str,
+    after: int,
+    is_shrunk: bool,
+    more: Mapping[str, object] | None = None,
+) -> Failure:
+    """Save a failure on any model in a directory of its own, judged once more on the saved files.
+
+    Args:
+        prompt: its ids, BOS first.
+        more: what else is to be known of the model.
+
+    Raises:
+        InputError: the directory cannot be written.
+    """
+    name = trier.impl.name
+    directory = directory.absolute()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        files = write(subject.model, directory, recipe.format, trier.impl.manifest.needs.tokenizer_layout)
-        found = trier.try_files(files, subject, prompt, recipe.asks)[-1]
+        files = write(subject.model, directory, format, trier.impl.manifest.needs.tokenizer_layout)
+        found = trier.try_files(files, subject, prompt, asks)[-1]
         # A program that answers otherwise each time keeps the verdict that it had.
         verdict = (found if found.verdict.kind.is_failure else wrong).verdict
         failure = Failure(
@@ -122,22 +161,71 @@ def save(
             "happened_again": found.verdict.kind is wrong.verdict.kind,
             "again": failure.again,
             "reproduce": verdict.reproduce,
-            "prompt": prompt,
-            "asks": [asdict(ask) for ask in recipe.asks],
+            "prompt": list(prompt),
+            "asks": [asdict(ask) for ask in asks],
             "probe": subject.probe,
-            "model": {"checkpoint_bytes": failure.checkpoint_bytes, "format": recipe.format, **_shape(recipe)},
+            "model": {
+                "checkpoint_bytes": failure.checkpoint_bytes,
+                "format": format,
+                **_shape(subject.model),
+                **(more or {}),
+            },
         }
         (directory / FILE_NAME).write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+        ask = wrong.ask or asks[0]
+        (directory / "README.md").write_text(_readme(failure, subject, prompt, ask), "utf-8")
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", path=directory) from error
     return failure
 
 
-def _shape(recipe: Recipe) -> dict[str, object]:
-    config = recipe.config
-    names = ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "seq_len", "is_tied")
-    shape: dict[str, object] = {name: getattr(config, name) for name in names}
-    return {**shape, "group_size": recipe.group_size, "weights": asdict(recipe.weights)}
+_DIMENSIONS = ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "seq_len", "is_tied")
+
+
+def _shape(model: Model) -> dict[str, object]:
+    found = model.checkpoint
+    shape: dict[str, object] = {name: getattr(found.config, name) for name in _DIMENSIONS}
+    return {**shape, "group_size": found.group_size}
+
+
+def _readme(failure: Failure, subject: Subject, prompt: Sequence[int], ask: Ask) -> str:
+    """Say what fails, on what, and how to see it."""
+    verdict, case = failure.verdict, subject.golden(prompt, ask)
+    parting = verdict.divergence
+    shape = ", ".join(f"{name} {value}" for name, value in _shape(subject.model).items() if value is not None)
+    tokens = f"{len(prompt) - 1} of the prompt, {ask.n} generated"
+    how = (
+        "greedy" if ask.temperature == 0 else f"temperature {ask.temperature:g}, top-p {ask.topp:g}, seed {ask.seed}"
+    )
+    lines = [
+        f"# {failure.impl}: {verdict.kind}",
+        "",
+        f"`model.bin` ({failure.checkpoint_bytes:,} bytes) and `tokenizer.bin`, made up by the harness; they mean "
+        "nothing. Run from anywhere:",
+        "",
+        *(f"    {line}" for line in verdict.reproduce.splitlines()),
+        "",
+        f"Tokens: {tokens}; {how}. The ids that are right are {' '.join(map(str, [prompt[0], *(case.ids or ())]))}; "
+        "llama2.c would print",
+        "",
+        *(f"    {line}" for line in _visible(case.stdout)),
+        "",
+    ]
+    if parting is not None and parting.actual_text:
+        lines += [
+            "where this program goes on with",
+            "",
+            *(f"    {one}" for one in _visible(parting.actual_text.encode("utf-8", "surrogateescape"))),
+            "",
+        ]
+    if verdict.reason:
+        lines += [*verdict.reason.splitlines(), ""]
+    lines += [f"The model: {shape}.", "", "Judged again:", "", f"    {failure.again}", ""]
+    return "\n".join(lines)
+
+
+def _visible(text: bytes) -> list[str]:
+    return [repr(text.decode("utf-8", "backslashreplace"))]
 
 
 def of(home: Path, manifest: Manifest) -> list[Path]:

@@ -26,15 +26,16 @@ from harness.adapters.implementation import ProcessImplementation
 from harness.adapters.manifest import names_in
 from harness.adapters.process import Limits
 from harness.adapters.protocol import Session
-from harness.conformance.case import Case, ModelRef, Provenance
+from harness.conformance.case import Case
 from harness.conformance.claim import Claim, plain_verdict
+from harness.conformance.fuzz.answer import SUITE, golden
 from harness.conformance.fuzz.recipe import Ask, Recipe, build, has_margins, probe_ids, vocabulary
 from harness.conformance.judge import Judge
 from harness.conformance.judge_ids import IdClaim, IdJudge
 from harness.conformance.levels import LEVELS
 from harness.conformance.reference import Reference
 from harness.conformance.verify import unsupported
-from harness.engine import Engine, generate
+from harness.engine import Engine
 from harness.engine.honest import ensemble, moved_embedding
 from harness.engine.ops import LIBRARY
 from harness.engine.sampler import Xorshift, sample
@@ -43,11 +44,10 @@ from harness.judging.logits import fit
 from harness.models import Model, ModelFiles, older_layout
 from harness.results import Kind, Observation, Verdict
 
-__all__ = ["Asked", "Subject", "Subjects", "Trier", "golden", "write"]
+__all__ = ["Asked", "Subject", "Subjects", "Trier", "write"]
 
 Array = npt.NDArray[Any]
 
-SUITE = "fuzz"
 BOS = 1
 _MEMBERS = 12  # more honest programs: with two numbers in a row, four may all round as the exact one does
 _VERSIONS = {"llama2c-v0": 0, "llama2c-v1": 1, "llama2c-v2": 2}
@@ -137,40 +137,6 @@ class Subjects:
         while len(self._known) > self._keep:
             self._known.popitem(last=False)
         return self._known[key]
-
-
-def golden(reference: Reference, prompt: Sequence[int], ask: Ask) -> Case:
-    """Make a golden case of an ask, answered by the reference.
-
-    Args:
-        prompt: its ids, BOS first.
-    """
-    tokenizer, n_prompt = reference.model.tokenizer, len(prompt)
-    steps = min(n_prompt - 1 + ask.n, reference.config.seq_len)
-    ids = list(
-        generate(reference.exact, prompt, steps=steps, temperature=ask.temperature, topp=ask.topp, seed=ask.seed)
-    )
-    return Case(
-        name="sampled" if ask.temperature else "greedy",
-        suite=SUITE,
-        tags=(),
-        why="a generated model",
-        model=ModelRef(SUITE, "", "", ""),
-        mode="generate",
-        prompt=tokenizer.decode(list(prompt)),
-        steps=steps,
-        temperature=ask.temperature,
-        topp=ask.topp,
-        seed=ask.seed,
-        system=None,
-        stdin=b"",
-        prompt_ids=tuple(prompt),
-        ids=tuple(ids),
-        stdout=tokenizer.print_text([prompt[0], *ids]) + b"\n",
-        ends="bos" if len(ids) >= n_prompt and ids[-1] == tokenizer.bos_id else "steps",
-        margins=(),
-        provenance=Provenance("float64 reference"),
-    )
 
 
 @dataclass(frozen=True, slots=True)
