@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.checkpoint.files import opened
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, TokenizerError
 from harness.tokenizer import AnyTokenizer, read_any
 
 __all__ = [
@@ -83,8 +83,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def tokenizer_file_in(directory: Path) -> Path | None:
-    """Return the file of a directory's tokenizer, None where there is none."""
-    return next((directory / name for name in TOKENIZER_FILES if (directory / name).is_file()), None)
+    """Return the file of a directory's tokenizer, None where there is none.
+
+    Where a tokenizer.model has the pieces of the tokenizer.json beside it, it comes first: it has the scores too.
+    """
+    found = [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
+    if [path.name for path in found[:2]] == ["tokenizer.json", "tokenizer.model"]:
+        try:
+            if read_any(found[0]).vocab_size == read_any(found[1]).vocab_size:
+                return found[1]
+        except TokenizerError:
+            pass
+    return found[0] if found else None
 
 
 def tokenizer_in(directory: Path) -> AnyTokenizer | None:

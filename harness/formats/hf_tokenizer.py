@@ -1,12 +1,14 @@
-"""The tokenizer of a Hugging Face directory: its file, and tokenizer_config.json, which says which class reads it.
+"""The tokenizer of a Hugging Face directory: its files, and tokenizer_config.json, which says which class reads them.
 
-tokenizer.model     SentencePiece's, where it can say how the tokenizer encodes: Llama 2's
-tokenizer.json      else: Llama 3's, and lists of merges that scores cannot say
+tokenizer.json      what the library reads
+tokenizer.model     SentencePiece's, beside it where it can say how the tokenizer encodes, as of Llama 2: it has the
+                    scores, of which a tokenizer.json keeps the order only
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +24,28 @@ def write(tokenizer: AnyTokenizer, directory: Path) -> None:
     Raises:
         TokenizerError: neither format can say how it encodes.
     """
-    is_model = isinstance(tokenizer, Tokenizer) and _write_model(tokenizer, directory / "tokenizer.model")
-    if not is_model:
+    is_model = isinstance(tokenizer, Tokenizer) and _is_written(
+        sentencepiece_model.write, tokenizer, directory / "tokenizer.model"
+    )
+    if is_model:
+        is_json = _is_written(hf_json_write.write, tokenizer, directory / "tokenizer.json")
+    else:
         hf_json_write.write(tokenizer, directory / "tokenizer.json")
-    text = json.dumps(_config(tokenizer, is_model=is_model), indent=2, ensure_ascii=False)
+        is_json = True
+    text = json.dumps(_config(tokenizer, is_json=is_json), indent=2, ensure_ascii=False)
     (directory / "tokenizer_config.json").write_text(text + "\n", "utf-8")
 
 
-def _write_model(tokenizer: Tokenizer, path: Path) -> bool:
-    """Write a SentencePiece model; return whether one can hold this tokenizer."""
+def _is_written(write: Callable[[Any, Path], None], tokenizer: AnyTokenizer, path: Path) -> bool:
+    """Write a file if its format can say how the tokenizer encodes; return whether it can."""
     try:
-        sentencepiece_model.write(tokenizer, path)
+        write(tokenizer, path)
     except TokenizerError:
         return False
     return True
 
 
-def _config(tokenizer: AnyTokenizer, *, is_model: bool) -> dict[str, Any]:
+def _config(tokenizer: AnyTokenizer, *, is_json: bool) -> dict[str, Any]:
     """Name the special pieces; the class reads the file as it is, and adds nothing to it."""
 
     def named(id_: int) -> str | None:
@@ -50,11 +57,11 @@ def _config(tokenizer: AnyTokenizer, *, is_model: bool) -> dict[str, Any]:
         return piece.decode("utf-8", "replace")
 
     document: dict[str, Any] = {
-        "tokenizer_class": "LlamaTokenizer" if is_model else "PreTrainedTokenizerFast",
+        "tokenizer_class": "PreTrainedTokenizerFast" if is_json else "LlamaTokenizer",
         "bos_token": named(tokenizer.bos_id),
         "eos_token": named(tokenizer.eos_id),
         "clean_up_tokenization_spaces": False,
     }
-    if is_model:
+    if not is_json:
         document |= {"unk_token": named(0), "add_bos_token": True, "add_eos_token": False, "legacy": False}
     return {key: value for key, value in document.items() if value is not None}

@@ -7,7 +7,7 @@ A directory has config.json and one of these, the first that is there:
     pytorch_model.bin.index.json     the same over shards that are pickles (`torch_zip`)
     pytorch_model.bin
 
-A directory's tokenizer is tokenizer.json, or else tokenizer.model; `hf_tokenizer` writes it.
+A directory's tokenizer is tokenizer.json or tokenizer.model; `hf_tokenizer` writes them.
 
 A lone .safetensors file has the text of config.json in its metadata, under "config", or beside it.
 

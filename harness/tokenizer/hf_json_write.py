@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,12 +77,22 @@ def _byte_level(tokenizer: ByteLevelTokenizer) -> dict[str, Any]:
         "post_processor": None if bos_id == NONE else _with_bos(spelled[bos_id], bos_id),
         "decoder": {**as_bytes, "add_prefix_space": True, "use_regex": True},
         "model": _model(
-            (id_ for id_ in range(len(spelled)) if id_ not in named),
+            range(_n_plain(len(spelled), named)),
             spelled,
             tokenizer.listed_merges(),
             ignore_merges=tokenizer.whole_words,
         ),
     }
+
+
+def _n_plain(n: int, named: Set[int]) -> int:
+    """Return how many pieces stand before the named ones at the end.
+
+    Named ones before them are listed with the plain: the library numbers what only `added_tokens` has from there on.
+    """
+    while n and n - 1 in named:
+        n -= 1
+    return n
 
 
 def _with_fallback(tokenizer: Tokenizer, path: Path) -> dict[str, Any]:

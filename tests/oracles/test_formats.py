@@ -58,19 +58,19 @@ def engine_logits(checkpoint):
     return Engine(checkpoint.config, checkpoint.tensors, dtype=np.float64).logits(IDS)
 
 
-def their_logits(model):
+def their_logits(model, ids=IDS):
     with torch.no_grad():
-        return model.eval()(torch.tensor([IDS])).logits[0].double().numpy()
+        return model.eval()(torch.tensor([ids])).logits[0].double().numpy()
 
 
 def loaded(path):
     return transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
 
 
-def lift(model, path):
+def lift(model, path, n_positions=24):
     """Compute in float64, norms and rotary angles included."""
     document = json.loads((path / "config.json").read_text())
-    cos, sin = hf_forward.rotation(document, document["head_dim"], len(IDS))
+    cos, sin = hf_forward.rotation(document, document["head_dim"], n_positions)
     angles = tuple(torch.from_numpy(np.concatenate([one, one], axis=-1))[None] for one in (cos, sin))
 
     def norm(self, x):
