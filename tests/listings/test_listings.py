@@ -27,9 +27,9 @@ ROOT = Path(__file__).parents[2]
 LISTINGS = ROOT / "docs" / "listings"
 HERE = Path(__file__).parent
 MODELS = HERE / "models"
-LANGUAGES = ("c", "zig", "ts", "py", "rs", "go")
+LANGUAGES = ("c", "zig", "ts", "py", "rs", "go", "pl")
 # What stays in every language, without the model and the sampler: docs/protocol.md says how much it is.
-MOST_LINES = {"c": 130, "zig": 145, "ts": 105, "py": 80, "rs": 130, "go": 160}
+MOST_LINES = {"c": 130, "zig": 145, "ts": 105, "py": 80, "rs": 130, "go": 160, "pl": 90}
 YOURS, SAMPLER, REST = "==== yours", "==== llama2.c's sampler, or yours ====", "==== the rest stays"
 
 
@@ -91,6 +91,8 @@ def compiled(source: Path, out: Path) -> list[str]:
     language = source.suffix[1:]
     if language == "py":
         return [sys.executable, str(source)]
+    if language == "pl":
+        return [needed("perl", "apt-get install perl"), str(source)]
     try:
         if language == "ts":
             return [*toolchain.tool("node"), str(source)]
