@@ -27,8 +27,11 @@ from harness.errors import (
 )
 
 __all__ = [
+    "AngleReading",
+    "BlackBoxTrace",
     "Certificate",
     "Conclusion",
+    "Cut",
     "Diagnosis",
     "Divergence",
     "Kind",
@@ -270,8 +273,9 @@ class Diagnosis:
         right: how many of them a right program explains.
         runner_up: the best explanation outside of the class, whatever it is worth.
         gap: log-likelihood of the class minus that of the runner-up, in nats.
+        gain: log-likelihood of the best explanation minus that of a right program of whatever precision fits best.
         n_tried: faults that were tried.
-        precision: the lower precision that would explain it, where one would.
+        precision: the lower precision whose noise it takes, "" for none.
         reason: what a reader must know besides.
     """
 
@@ -283,6 +287,7 @@ class Diagnosis:
     right: int = 0
     runner_up: Suspect | None = None
     gap: float = 0.0
+    gain: float = 0.0
     n_tried: int = 0
     precision: str = ""
     reason: str = ""
@@ -290,7 +295,7 @@ class Diagnosis:
     @property
     def names(self) -> tuple[str, ...]:
         """The class: the names of faults that explain the observations equally."""
-        return tuple(suspect.name for suspect in self.suspects)
+        return tuple(dict.fromkeys(suspect.name for suspect in self.suspects))
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +390,95 @@ class Trace:
     heat: tuple[tuple[str, int, float], ...]
     limit: float
     explanations: tuple[tuple[str, str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AngleReading:
+    """The angle of the hidden state behind a sub-block, in one plane, as a program's tokens tell it.
+
+    Attributes:
+        layer, block: the sub-block; layer -1 is outside of the blocks.
+        run: which of the tracer's runs it was.
+        position: the first position that was read; the others follow.
+        expected, observed: radians, one for each position; NaN where the program said no angle.
+        floor: how far an honest program may be off, radians.
+    """
+
+    layer: int
+    block: str
+    run: str
+    position: int
+    expected: tuple[float, ...]
+    observed: tuple[float, ...]
+    floor: float
+
+    @property
+    def ratio(self) -> float:
+        """The largest distance in floors; infinite where no angle was said."""
+        return self.distance / self.floor
+
+    @property
+    def distance(self) -> float:
+        """The largest distance of an observed angle from the expected one, radians."""
+        return max(self._distances)
+
+    @property
+    def worst(self) -> int:
+        """Index of the largest distance."""
+        return self._distances.index(self.distance)
+
+    @property
+    def _distances(self) -> list[float]:
+        pairs = zip(self.expected, self.observed, strict=True)
+        return [float("inf") if b != b else abs(a - b) for a, b in pairs]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One step of the search for what still diverges: something switched off in the weights.
+
+    Attributes:
+        what: what is off, or alike, in words that follow "with".
+        diverges: whether the program is still wrong.
+        ratio: its largest distance, in floors.
+    """
+
+    what: str
+    diverges: bool
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class BlackBoxTrace:
+    """What the text of a program says about where it goes wrong.
+
+    Attributes:
+        impl, model: names.
+        reason: why this tracer answers.
+        readings: every sub-block in the order of computation, by run.
+        limit: the ratio from which a reading is wrong.
+        first: layer and sub-block that are wrong first; None for a right program.
+        cuts: how that was narrowed down.
+        conclusion: what follows, as a sentence; empty for a right program.
+        diagnosis: the fault of the catalogue that gives all these angles, if one does.
+        n_runs: how often the program was run.
+    """
+
+    impl: str
+    model: str
+    reason: str
+    readings: tuple[AngleReading, ...]
+    limit: float
+    first: tuple[int, str] | None
+    cuts: tuple[Cut, ...]
+    conclusion: str
+    diagnosis: Diagnosis
+    n_runs: int
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether a sub-block is wrong, or the precision is lower than the declared one."""
+        return self.first is not None or self.diagnosis.conclusion is Conclusion.LOWER_PRECISION
 
 
 def count(verdicts: Sequence[Verdict]) -> dict[Kind, int]:

@@ -91,7 +91,7 @@ MUST_NOT_IMPORT = {
 OWNERS = {
     "subprocess": {"harness.adapters.spawners", "harness.adapters.toolchain"},
     "typer": {"harness.cli"},
-    "rich": {"harness.cli", "harness.report.terminal", "harness.report.traces"},
+    "rich": {"harness.cli", "harness.report.terminal", "harness.report.traces", "harness.report.black_box"},
     "pandas": {"harness.report.summary", "harness.bench.history"},
     "jinja2": {"harness.report"},
     "altair": {"harness.report.plots"},

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.engine import LIBRARY, STRICT, Engine, Ops, blas_threads
+from harness.engine.honest import turned_angles
 from harness.engine.ops import Step, Weight
 from harness.errors import TraceFormatError
 from harness.model_config import ModelConfig
@@ -114,7 +115,7 @@ def check_trace(
     floors = {key: _SPACING[precision] * _largest(values) for key, values in exact.items()}
     members: list[tuple[Ops, npt.DTypeLike, int | None]] = [(LIBRARY, np.float32, None), (STRICT, np.float32, None)]
     members += [(LIBRARY, np.float64, seed) for seed in _SEEDS]
-    members += [(replace(LIBRARY, angles=_turned_by(unit)), np.float64, None) for unit in (-_ULP, _ULP)]
+    members += [(replace(LIBRARY, angles=turned_angles(unit)), np.float64, None) for unit in (-_ULP, _ULP)]
     members += [(ops, np.float32, None) for ops in declared]
     for ops, dtype, seed in members:
         for key, values in run.outputs(ops, dtype, seed=seed).items():
@@ -305,19 +306,6 @@ def _wrapped(ops: Ops, config: ModelConfig, take: Callable[[str, int, Array], Ar
     if block.is_gated:
         return replace(wrapped, gated=after("ffn_mix", ops.gated))
     return replace(wrapped, activation=after("ffn_mix", ops.activation))
-
-
-def _turned_by(unit: float) -> Callable[[Step], tuple[Array, Array]]:
-    """Angles whose frequencies are off by a unit in the last place, which the position multiplies.
-
-    Compilers may make an exponential of a rounded logarithm out of a power, and are honest all the same.
-    """
-
-    def angles(step: Step) -> tuple[Array, Array]:
-        moved = Step(step.config, step.layer, step.pos * (1 + unit), step.dtype, {})
-        return LIBRARY.angles(moved)
-
-    return angles
 
 
 # ---- the verdict -------------------------------------------------------------------------------------------------

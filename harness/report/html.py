@@ -20,6 +20,7 @@ from harness.report.summary import (
     Summary,
     describe_divergence,
     headline,
+    likely_bug,
     particulars,
     reasons,
     reproduction,
@@ -48,14 +49,14 @@ def render(summary: Summary | None = None, speeds: Speeds | None = None) -> str:
 
 
 def page(title: str, **values: Any) -> str:
-    """Render the page with some of its parts: `summary`, `speeds`, `trace` and what their templates read.
+    """Render the page with some of its parts, `summary`, `speeds`, `trace`, `black_box`, and what these read.
 
     Raises:
         MissingDependency: Jinja2 is not installed.
     """
     css, script = ((_DIRECTORY / name).read_text("utf-8") for name in ("page.css", "page.js"))
     policy = f"default-src 'none'; img-src data:; style-src {_hash(css)}; script-src {_hash(script)}"
-    known: dict[str, Any] = {"summary": None, "speeds": None, "trace": None}
+    known: dict[str, Any] = {"summary": None, "speeds": None, "trace": None, "black_box": None}
     rendered = (
         _environment()
         .get_template("page.html.j2")
@@ -91,6 +92,7 @@ def _environment() -> Any:
         reasons=reasons,
         reproduction=reproduction,
         particulars=particulars,
+        likely_bug=likely_bug,
         where=describe_divergence,
     )
     return environment

@@ -18,7 +18,7 @@ from harness.report.summary import visible
 from harness.report.tables import Cell, Column, Table
 from harness.results import Trace, WrongOperation
 
-__all__ = ["document", "page", "text"]
+__all__ = ["STYLES", "document", "heat_cell", "page", "text", "times"]
 
 # What a point is, for somebody who has not read docs/trace.md.
 _MEANINGS = {
@@ -43,6 +43,8 @@ _MEANINGS = {
     "logits": "the classifier's product",
 }
 _FAR = 1000.0
+# Of a cell's tone, in a terminal.
+STYLES = {"right": "green", "near": "yellow", "wrong": "red", "far": "bold red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,8 @@ def text(trace: Trace, *, width: int = 100, color: bool = False) -> str:
     table.add_column("layer", no_wrap=True)
     for number, _ in enumerate(heat.columns):
         table.add_column(f"{number:>3}", justify="right", no_wrap=True)
-    styles = {"right": "green", "near": "yellow", "wrong": "red", "far": "bold red"}
     for label, cells in heat.lines:
-        row = [Text(f"{c.text:>4}", styles[c.tone.split()[0]]) if c else Text("   ·", "dim") for c in cells]
+        row = [Text(f"{c.text:>4}", STYLES[c.tone.split()[0]]) if c else Text("   ·", "dim") for c in cells]
         table.add_row(label, *row)
     console.print(table)
     console.print(Text("  ".join(f"{i} {name}" for i, name in enumerate(heat.columns)), "dim" if color else ""))
@@ -130,7 +131,7 @@ def _sentences(trace: Trace) -> list[str]:
     )
     lines = [
         f"first wrong: {first.name}{_of_layer(first.layer)} ({_MEANINGS[first.name]}) at position {first.position}: "
-        f"{_times(first.ratio)} the noise floor from float64{since}",
+        f"{times(first.ratio)} the noise floor from float64{since}",
         f"its worst element is {first.index}: expected {first.expected:.7g}, got {first.actual:.7g}",
     ]
     others = [w for w in trace.wrong[1:] if w.name != first.name]
@@ -151,7 +152,8 @@ def _are(names: tuple[str, ...]) -> str:
     return "is" if len(names) == 1 else "are"
 
 
-def _times(ratio: float) -> str:
+def times(ratio: float) -> str:
+    """A ratio in words: "12.3 times"."""
     return f"{ratio:,.1f} times" if ratio < _FAR else f"{ratio:.1e} times"
 
 
@@ -163,7 +165,7 @@ def _heat(trace: Trace) -> _Heat:
     lines = []
     for layer in sorted({layer for _, layer, _ in trace.heat}):
         cells = [
-            _cell(found[name, layer], trace.limit, is_first=(name, layer) == first)
+            heat_cell(found[name, layer], trace.limit, is_first=(name, layer) == first)
             if (name, layer) in found
             else None
             for name in inner
@@ -172,7 +174,8 @@ def _heat(trace: Trace) -> _Heat:
     return _Heat(tuple(inner), tuple(lines))
 
 
-def _cell(ratio: float, limit: float, *, is_first: bool) -> Cell:
+def heat_cell(ratio: float, limit: float, *, is_first: bool = False) -> Cell:
+    """A ratio as a cell of a heat map: green up to half of the limit, red above it."""
     tone = "right" if ratio <= limit / 2 else "near" if ratio <= limit else "wrong" if ratio < _FAR else "far"
     if not math.isfinite(ratio):
         shown = "inf"
@@ -203,7 +206,7 @@ def _wrong(trace: Trace) -> Table:
             Cell(str(w.layer) if w.layer >= 0 else "", w.layer),
             Cell(str(w.position), w.position),
             Cell(", ".join(w.since)),
-            Cell(_times(w.ratio).removesuffix(" times"), w.ratio),
+            Cell(times(w.ratio).removesuffix(" times"), w.ratio),
             Cell(str(w.index), w.index),
             Cell(f"{w.expected:.7g}", w.expected),
             Cell(f"{w.actual:.7g}", w.actual),

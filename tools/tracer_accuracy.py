@@ -1,0 +1,146 @@
+"""How often the black-box tracer names the right sub-block, on faults compiled into our programs.
+
+    python tools/tracer_accuracy.py [--programs c,zig,ts] [--models gqa,gqa-q8] [--faults NAMES] [--honest]
+
+The truth is what the white-box tracer says of the same build: the sub-block of the first operation that is wrong
+while its inputs are right, as the program itself recorded it. Honest programs are traced as well, and must name
+nothing. Prints a table of every fault, the counts, and the CPU seconds of the programs' runs and of our arithmetic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from collections import Counter
+
+from harness.adapters.implementation import ProcessImplementation
+from harness.conformance.black_box import trace_black_box
+from harness.conformance.selftest.compiled import fault_files, patched
+from harness.conformance.selftest.honest import Honest, programs, rounded_programs
+from harness.conformance.tracing import trace
+from harness.diagnosis import Fate, by_name
+from harness.errors import HarnessError
+from harness.models import impls_dir, load, locate
+from harness.rates import upper_limit
+from harness.results import BlackBoxTrace
+
+_AFTER_ATTENTION = ("ffn_norm", "gate", "up", "ffn_mix", "ffn_out", "ffn_residual")
+
+
+def place_of(name: str, layer: int) -> tuple[int, str]:
+    """The sub-block that an operation of a trace belongs to."""
+    if name == "embedding":
+        return -1, "embedding"
+    if name in ("final_norm", "logits"):
+        return -1, "final norm"
+    return layer, "feed-forward" if name in _AFTER_ATTENTION else "attention"
+
+
+def truth(implementation: ProcessImplementation, name: str, model: str) -> tuple[int, str] | None:
+    """The first wrong sub-block, by what the program records; None where the fault computes the same function.
+
+    A layer that leaves no record did not run, and is wrong from its attention on. A fault that does not show on this
+    model's own text is in the part that its component says.
+    """
+    fault = by_name(name)
+    if fault.fate is not Fate.KILLABLE:
+        return None
+    found = trace(implementation, locate(model), prompt=b"Once upon a time", steps=24)
+    layers = {layer for _, layer, _ in found.heat}
+    n_layers = load(locate(model).checkpoint, locate(model).tokenizer).checkpoint.config.n_layers
+    if found.wrong and found.wrong[0].name == "final_norm" and max(layers) < n_layers - 1:
+        return max(layers) + 1, "attention"
+    if found.wrong:
+        return place_of(found.wrong[0].name, found.wrong[0].layer)
+    return (0, "attention") if fault.component in ("attention", "rotation", "cache") else None
+
+
+def said(result: BlackBoxTrace) -> str:
+    return f"{result.first[0]} {result.first[1]}" if result.first else "nothing"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--programs", default="c", help="comma list of directories in impls/ that have a faults.toml")
+    parser.add_argument("--models", default="gqa,gqa-q8")
+    parser.add_argument("--faults", help="comma list; default: all of them")
+    parser.add_argument("--honest", action="store_true", help="honest programs only")
+    options = parser.parse_args()
+    counts: Counter[str] = Counter()
+    for model in options.models.split(","):
+        is_int8 = model.endswith("-q8")
+        if not options.honest:
+            for compiled in fault_files(impls_dir()):
+                if compiled.program not in options.programs.split(","):
+                    continue
+                for patch in compiled.patches:
+                    if options.faults and patch.name not in options.faults.split(","):
+                        continue
+                    if is_int8 != patch.name.startswith("int8"):
+                        continue
+                    manifest = patched(compiled, patch).model_copy(update={"precision": "q8" if is_int8 else "f32"})
+                    counts[_one(ProcessImplementation(manifest), patch.name, model)] += 1
+        honest = [*programs(), *([] if is_int8 else rounded_programs())]
+        honest += [] if is_int8 else rounded_programs(is_declared=False)
+        for one in honest if options.faults is None else []:
+            counts[_honest(one, model)] += 1
+    print()
+    for kind, n in counts.items():
+        print(f"{kind}: {n}")
+    in_scope = counts["right"] + counts["wrong"]
+    if in_scope:
+        print(
+            f"right: {counts['right'] / in_scope:.1%} of {in_scope}; wrong at most "
+            f"{upper_limit(counts['wrong'], in_scope):.1%} (95 %)"
+        )
+    return 0
+
+
+def _honest(one: Honest, model: str) -> str:
+    begin = time.process_time()
+    try:
+        result = trace_black_box(one.impl, locate(model), threads=one.threads)
+    except HarnessError as error:
+        print(f"{model} {one.name}: {error}", file=sys.stderr)
+        return "honest, not run"
+    worst = max(reading.ratio for reading in result.readings)
+    seconds = time.process_time() - begin
+    seen = f", seen as {result.diagnosis.precision}" if result.diagnosis.precision else ""
+    print(
+        f"| {model} | {one.name} (honest) | {said(result)}{seen} | worst {worst:.2f} floors | {seconds:.1f} s own |",
+        flush=True,
+    )
+    return "honest, nothing named" if result.first is None else "honest, accused"
+
+
+def _one(implementation: ProcessImplementation, name: str, model: str) -> str:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    begin, clock = time.process_time(), time.monotonic()
+    try:
+        result = trace_black_box(implementation, locate(model))
+    except HarnessError as error:
+        print(f"| {model} | {name} | {type(error).__name__}: {error} | | |", flush=True)
+        return "refused"
+    own, wall = time.process_time() - begin, time.monotonic() - clock
+    theirs = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - children.ru_utime
+    try:
+        expected = truth(implementation, name, model)
+    except HarnessError as error:
+        expected = None
+        print(f"{name}: {error}", file=sys.stderr)
+    named = ", ".join(result.diagnosis.names) or "-"
+    kind = "right" if expected == result.first else "wrong"
+    if expected is None and result.first is None:
+        kind = "out of scope"
+    print(
+        f"| {model} | {name} | {said(result)} | {expected} | {kind} | {named} | {result.conclusion} | "
+        f"{result.n_runs} runs, {own:.1f} s own, {theirs:.1f} s theirs, {wall:.1f} s wall |",
+        flush=True,
+    )
+    return kind
+
+
+if __name__ == "__main__":
+    sys.exit(main())
