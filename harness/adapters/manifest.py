@@ -147,6 +147,7 @@ class Manifest(_Strict):
             the command names {model}.
         echo: whether the prompt is printed before the continuation ("auto": find out).
         text: pattern whose first group, over stdout, is the text (dot matches newlines).
+        greedy_only: it cannot sample, whether it is told a temperature or not.
         tps: pattern whose first group is the program's own tokens per second, on stderr or else stdout.
         files: name in the work directory -> what is put there.
         model_dir: name in a directory made for the model -> what is put there.
@@ -177,6 +178,7 @@ class Manifest(_Strict):
     system_args: tuple[str, ...] = ("-y", "{system}")
     prompt_args: tuple[str, ...] = ("-i", "{prompt}")
     echo: Literal["prompt", "none", "auto"] = "auto"
+    greedy_only: bool = False
     text: str | None = None
     tps: str | None = None
     needs: Needs = Needs()

@@ -344,7 +344,10 @@ def unsupported(case: Case, manifest: Manifest) -> str:
     has_prompt = "{prompt}" in given or "{prompt_args}" in given
     if case.prompt and not has_prompt:
         return "has no way to be given a prompt"
-    if "{temperature}" not in given and case.temperature != 1.0:
+    if manifest.greedy_only:
+        if case.is_sampled:
+            return "decodes greedily only"
+    elif "{temperature}" not in given and case.temperature != 1.0:
         return "has no temperature" if case.is_sampled else "has no temperature, so it cannot decode greedily"
     if case.is_sampled and "{seed}" not in given:
         return "has no seed"

@@ -202,6 +202,19 @@ def test_steps_that_leave_out_the_prompt_and_a_doubled_text_are_noted(tmp_path):
     assert "No option was found for: seed" in told
 
 
+def test_a_port_that_refuses_to_sample_is_greedy_only(tmp_path):
+    port = tmp_path / "port.py"
+    port.write_text(
+        f'import sys\nsys.path.insert(0, "{SHAPES}")\nimport tiny_llama\n'
+        'if float(sys.argv[sys.argv.index("-t") + 1]):\n    sys.exit("greedy only: -t 0")\n'
+        "tiny_llama.flags(tiny_llama.USAGE)\n"
+    )
+    found = adopt([sys.executable, str(port)], path=tmp_path / "impl.toml")
+    assert any(one.key == "greedy_only" and one.text.endswith("greedy only: -t 0") for one in found.evidence)
+    (tmp_path / "impl.toml").write_text(found.manifest_toml)
+    assert load(tmp_path / "impl.toml")[0].greedy_only
+
+
 def test_the_command_line_of_a_manifest_is_relative_to_it(tmp_path):
     for name in ("llama2c_flags.py", "tiny_llama.py"):
         shutil.copy(SHAPES / name, tmp_path)

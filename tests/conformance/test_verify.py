@@ -588,6 +588,14 @@ def test_what_a_program_cannot_be_asked_is_unsupported():
     assert found["nucleus"].reason == "has no seed"
 
 
+def test_a_program_that_decodes_greedily_only_needs_no_temperature():
+    run = ("run", "{model}", "{steps}", "{prompt}")
+    greedy_only = Fake(manifest=manifest().model_copy(update={"run": run, "greedy_only": True}))
+    found = {verdict.case: verdict for verdict in judged(greedy_only)}
+    assert found["story"].kind is Kind.EXACT
+    assert (found["nucleus"].kind, found["nucleus"].reason) == (Kind.UNSUPPORTED, "decodes greedily only")
+
+
 # ---- Output that is no answer
 
 

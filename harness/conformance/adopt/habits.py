@@ -76,6 +76,8 @@ class Habits:
         for key, pairs in (("files", shape.files), ("model_dir", shape.model_dir)):
             if pairs:
                 self._put(lines, key, _inline(pairs))
+        if any(one.key == "greedy_only" for one in self.evidence):
+            self._put(lines, "greedy_only", "true")
         reading = tried.reading or tried.prompted
         if tried.takes_prompt or not tried.is_success:
             self.note(
@@ -149,8 +151,8 @@ class Habits:
         temperature, seed, ids = oracle.sampled(prompt, task.steps)
         how = f"at temperature {temperature:g}, top-p 0.9, seed {seed}"
 
-        def sampled() -> bytes:
-            again = trials.call(
+        def again() -> Tried:
+            return trials.call(
                 tried.shape,
                 tried.form,
                 prompt=prompt,
@@ -159,9 +161,13 @@ class Habits:
                 topp=0.9,
                 seed=seed,
             )
-            return again.bare
 
-        first = sampled()
+        seen = again()
+        if (failure := seen.seen.failure) is not None:
+            last = (failure.stderr_tail or "").strip().splitlines()[-1:]
+            self.note("greedy_only", f"sampled {how} it {failure.what}" + "".join(f": {line}" for line in last))
+            return False
+        first = seen.bare
         if first == tried.bare:
             self.note("", f"Sampled {how} it printed the greedy text: the temperature seems to have no effect.")
             return False
@@ -174,7 +180,7 @@ class Habits:
         if common >= min(len(expected.strip()), 60) or numbers_masked(expected).strip() in first:
             self.note("", f"Sampled {how} its text was that of llama2.c's generator.")
             return True
-        if sampled() != first:
+        if again().bare != first:
             self.note("", "Sampled twice with one seed it printed two texts: the seed seems to have no effect.")
         else:
             self.note(
