@@ -88,6 +88,7 @@ def judge_bytes(
     on_settled: Callable[[Verdict], None] | None = None,
     levels: Sequence[str] = (),
     jobs: int = 1,
+    suspects: Sequence[object] = (),
 ) -> list[Verdict]:
     """Judge by equality of bytes: the signature of `verify_group` without its cost."""
 

@@ -60,6 +60,10 @@ def command(
         float | None,
         typer.Option("--timeout-s", min=0.001, help="Seconds for each run.", show_default="manifest's, or 60"),
     ] = None,
+    diagnose: Annotated[
+        bool,
+        typer.Option("--diagnose/--no-diagnose", help="After a MISMATCH, look for the bug that explains it."),
+    ] = True,
     allow_skip: AllowSkip = False,
     json: Annotated[Path | None, typer.Option("--json", help="Write a JSON document; - is stdout.")] = None,
     junit_file: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML.")] = None,
@@ -119,6 +123,7 @@ def command(
                     jobs=jobs,
                     threads=threads,
                     levels=levels or LEVELS,
+                    diagnose=diagnose,
                     done=run.verdicts,
                     on_observed=observed,
                     on_settled=settled,
@@ -140,16 +145,11 @@ def command(
             "the same command with --resume goes on"
         )
         return 128 + signal.SIGINT
+    if way_on := _way_on(run.verdicts, cases, impl or ()):
+        tell(way_on)
     return 0 if summary.passed else 1
 
 
-def _run_file(out: Path | None, head: Header, *, resume: bool) -> RunWriter:
-    if resume:
-    if way_on := _way_on(run.verdicts, cases, impl or ()):
-        tell(way_on)
-        return RunWriter.resume(out or last_run(), head)
-    if out is None:
-        with contextlib.suppress(OSError):  # a check that runs now keeps the old file, under no name
 def _way_on(verdicts: Sequence[Verdict], cases: Sequence[Case], specs: Sequence[str]) -> str:
     """The command that makes a failure small, where there is one that can be."""
     generated = {(case.suite, case.name) for case in cases if case.mode == "generate"}
@@ -161,6 +161,11 @@ def _way_on(verdicts: Sequence[Verdict], cases: Sequence[Case], specs: Sequence[
     return ""
 
 
+def _run_file(out: Path | None, head: Header, *, resume: bool) -> RunWriter:
+    if resume:
+        return RunWriter.resume(out or last_run(), head)
+    if out is None:
+        with contextlib.suppress(OSError):  # a check that runs now keeps the old file, under no name
             last_run().unlink(missing_ok=True)
     return RunWriter.create(out or last_run(), head)
 

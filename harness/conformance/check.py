@@ -28,6 +28,7 @@ from harness.adapters.process import Limits, terminate_all
 from harness.conformance.case import Case, render, select, suite_names
 from harness.conformance.levels import LEVELS
 from harness.conformance.verify import verify_group
+from harness.diagnosis import CATALOGUE
 from harness.errors import BuildFailed, ManifestError, MissingDependency
 from harness.jobs import run_jobs
 from harness.models import ModelFiles, ModelNotFound, impls_dir, locate
@@ -76,6 +77,7 @@ def check(
     jobs: int = 1,
     threads: int = 1,
     levels: Sequence[str] = LEVELS,
+    diagnose: bool = True,
     done: Iterable[Verdict] = (),
     on_observed: Callable[[Implementation, Case], None] | None = None,
     on_settled: Callable[[Verdict], None] | None = None,
@@ -87,6 +89,7 @@ def check(
         jobs: programs that run at a time, one for each session of the line protocol too.
         threads: threads that each program is asked to use.
         levels: those to judge at, of the ones that each program claims.
+        diagnose: after a MISMATCH, look for the bug that explains all answers about a model.
         done: verdicts that are known already; their cases are left out.
         on_observed: told after each run of a program.
         on_settled: given a verdict as soon as nothing can change it; it is also among those of its group.
@@ -115,6 +118,7 @@ def check(
                         jobs=jobs,
                         threads=threads,
                         levels=levels,
+                        diagnose=diagnose,
                         on_observed=on_observed,
                         on_settled=on_settled,
                     )
@@ -158,6 +162,7 @@ def _judge(
     jobs: int,
     threads: int,
     levels: Sequence[str],
+    diagnose: bool,
     on_observed: Callable[[Implementation, Case], None] | None,
     on_settled: Callable[[Verdict], None] | None,
 ) -> list[Verdict]:
@@ -185,6 +190,7 @@ def _judge(
         levels=levels,
         observe=functools.partial(run_jobs, jobs=jobs),
         jobs=jobs,
+        suspects=CATALOGUE if diagnose else (),
         on_observed=observed,
         on_settled=settled,
     )

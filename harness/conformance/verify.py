@@ -5,6 +5,7 @@
 3. each claim is judged (`judge.py`)
 4. what only all claims together show is settled: another random generator, the one wrong tokenizer that explains
    them all, a lower precision than the declared one
+5. after a MISMATCH, the bug that explains them all is looked for (`naming.py`)
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from harness.conformance.judge import Judge
 from harness.conformance.judge_ids import IdClaim, IdJudge
 from harness.conformance.judge_rows import judge_rows
 from harness.conformance.levels import LEVELS, ask, merged
+from harness.conformance.naming import name_the_bug
 from harness.conformance.reference import Reference
-from harness.engine import blas_threads
-from harness.engine.sampler import Xorshift, sample
 from harness.conformance.relations.judge import judge_relations
 from harness.diagnosis import CATALOGUE, Fault
+from harness.engine import blas_threads
+from harness.engine.sampler import Xorshift, sample
 from harness.errors import BuildFailed, CaseError, InputError, MissingDependency
 from harness.formats import format_named
 from harness.jobs import run_jobs
@@ -85,6 +87,7 @@ def verify_group(
     on_settled: Callable[[Verdict], None] | None = None,
     levels: Sequence[str] = LEVELS,
     jobs: int = 1,
+    suspects: Sequence[Fault] = CATALOGUE,
 ) -> list[Verdict]:
     """Judge the cases of one model on one implementation, at every level that it claims.
 
@@ -100,6 +103,7 @@ def verify_group(
             is the golden one to the byte, where no other level is to be judged.
         levels: those to judge at, of the ones that the manifest claims.
         jobs: sessions of the line protocol at a time, among which the cases are shared out.
+        suspects: after a MISMATCH, the faults among which one that explains all answers is sought; none: it is not.
 
     Returns:
         One verdict for each case, in order.
@@ -123,10 +127,12 @@ def verify_group(
     by_level: dict[str, dict[str, Verdict]] = {}
     if "TEXT" in claimed and runs:
         early = on_settled if claimed == ["TEXT"] else None
-        by_level["TEXT"] = _by_text(runs, impl, reference, given, limits, threads, observe, on_observed, early)
+        by_level["TEXT"] = _by_text(
+            runs, impl, reference, given, limits, threads, observe, on_observed, early, suspects
+        )
     if set(claimed) - {"TEXT"}:
         asked = [case for case in runs if not case.is_chat]
-        by_level |= _by_protocol(asked, impl, reference, given, limits, threads, claimed, jobs)
+        by_level |= _by_protocol(asked, impl, reference, given, limits, threads, claimed, jobs, suspects)
     nothing = f"speaks no level of {', '.join(levels)}"
     verdicts = []
     for case in cases:
@@ -136,6 +142,11 @@ def verify_group(
         found = {level: by_level[level][case.key] for level in by_level if case.key in by_level[level]}
         verdicts.append(merged(found) if found else plain_verdict(case, impl.name, Kind.UNSUPPORTED, nothing))
     return verdicts
+
+
+def _version(given: ModelFiles) -> int:
+    """Of llama2.c's container, as far as the file is in one; others are read by nobody's faults."""
+    return 1 if given.format == "llama2c-v1" else 0
 
 
 _CANNOT_RUN = (BuildFailed, MissingDependency)
@@ -158,6 +169,7 @@ def _by_text(
     observe: Observe,
     on_observed: Callable[[Case, Observation], None] | None,
     on_settled: Callable[[Verdict], None] | None,
+    suspects: Sequence[Fault],
 ) -> dict[str, Verdict]:
     """Run every case and judge what is printed; verdicts by the case's key."""
     verdicts = {
@@ -200,6 +212,7 @@ def _by_text(
         _settle_generator(judge, claims, verdicts)
         _settle_tokenizer(judge, claims, verdicts)
         _settle_precision(judge, claims, verdicts)
+        name_the_bug(judge, claims, verdicts, suspects, version=_version(given))
     return verdicts
 
 
@@ -211,7 +224,8 @@ def _by_protocol(
     limits: Limits | None,
     threads: int,
     levels: Sequence[str],
-    jobs: int = 1,
+    jobs: int,
+    suspects: Sequence[Fault],
 ) -> dict[str, dict[str, Verdict]]:
     """Put every case through the line protocol and judge what comes; verdicts by level and the case's key."""
     if not cases:
@@ -235,6 +249,7 @@ def _by_protocol(
         _settle_generator(judge, claims, verdicts)
         judge.settle_tokenizer(claims, verdicts)
         _settle_precision(judge, claims, verdicts)
+        name_the_bug(judge, claims, verdicts, suspects, version=_version(given))
         logits = {claim.case.key: judge.logits_verdict(claim) for claim in claims if claim.logits is not None}
     found_at = {"TOKENS": verdicts, "LOGITS": logits}
     return {level: found_at[level] for level in levels if level in found_at}
@@ -256,21 +271,6 @@ def _by_rows(
         return {case.key: _cannot_run(case, impl, error) for case in cases}
 
 
-# ---- what can be asked of a program ------------------------------------------------------------------------------
-
-
-def files_for(manifest: Manifest, files: ModelFiles) -> ModelFiles:
-    """Return files that the program can read and that compute the same function.
-
-    Raises:
-        InputError: there are none; the message is the reason.
-    """
-    needs = manifest.needs
-    container = files.format
-    if container not in manifest.formats:
-        container = _container_for(manifest, files)
-    made = prepare(
-        files,
 def _by_relations(
     cases: Sequence[Case],
     impl: Implementation,
@@ -296,6 +296,21 @@ def _by_relations(
         return {case.key: _cannot_run(case, impl, error) for case in cases}
 
 
+# ---- what can be asked of a program ------------------------------------------------------------------------------
+
+
+def files_for(manifest: Manifest, files: ModelFiles) -> ModelFiles:
+    """Return files that the program can read and that compute the same function.
+
+    Raises:
+        InputError: there are none; the message is the reason.
+    """
+    needs = manifest.needs
+    container = files.format
+    if container not in manifest.formats:
+        container = _container_for(manifest, files)
+    made = prepare(
+        files,
         format=container,
         mha=needs.mha,
         untied=needs.tied is False,
@@ -331,7 +346,9 @@ def _container_for(manifest: Manifest, files: ModelFiles) -> str:
         if reason is None:
             return name
     why = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
-    raise InputError(f"reads {', '.join(manifest.formats)}; the model is {files.format}" + (f": {why}" if why else ""))
+    raise InputError(
+        f"reads {', '.join(manifest.formats)}; the model is {files.format}" + (f": {why}" if why else "")
+    )
 
 
 def unsupported(case: Case, manifest: Manifest) -> str:
@@ -389,7 +406,7 @@ def _confirm(reference: Reference, cases: Sequence[Case]) -> None:
 
 def _confirm_text(reference: Reference, case: Case) -> None:
     """Check what a golden says of its own ids, prompt and text."""
-    tokenizer = reference.model.tokenizer
+    tokenizer = reference.model.vocabulary
     prompt_ids, ids = tuple(tokenizer.encode(case.prompt or b"")), case.ids or ()
     if prompt_ids != case.prompt_ids:
         raise CaseError("are not the ids of the prompt", path=case.path, where="key expected.prompt_ids")

@@ -19,7 +19,7 @@ def suspect(faults: Sequence[Fault], explained: int, *, layer: int | None = None
     return Suspect(
         name=" + ".join(fault.name for fault in faults),
         component=", ".join(dict.fromkeys(fault.component for fault in faults)),
-        cause="; and ".join(fault.cause for fault in faults),
+        cause=", and ".join(fault.as_if or fault.cause for fault in faults),
         fix="; and ".join(fault.fix for fault in faults),
         explained=explained,
         layer=layer,

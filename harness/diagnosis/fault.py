@@ -73,6 +73,8 @@ class Fault:
         change: the replaced step.
         fate: what can become of it under test.
         argument: why it is equivalent, or why it is so small.
+        as_if: what the cause sounds like after "it behaves exactly as if", where that is not the cause itself.
+        variants: the same mistake with other numbers: what it sounds like, and the replaced step.
     """
 
     name: str
@@ -83,6 +85,8 @@ class Fault:
     change: Change
     fate: Fate = Fate.KILLABLE
     argument: str = ""
+    as_if: str = ""
+    variants: tuple[tuple[str, Change], ...] = ()
 
 
 def reader(**steps: Any) -> Change:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.diagnosis.fault import Fate, Fault, loop, ops
+from harness.diagnosis.fault import Change, Fate, Fault, loop, ops
 from harness.engine.ops import LIBRARY, Step
 from harness.model_config import ModelConfig
 
@@ -36,6 +36,10 @@ def _angles(frequency: Callable[[ModelConfig, Array], Array], shift: int = 0) ->
 def _honest(config: ModelConfig, even: Array) -> Array:
     out: Array = config.rope_theta ** -(even / config.head_dim)
     return out
+
+
+def _theta(theta: float) -> Change:
+    return ops(angles=_angles(lambda config, even: theta ** -(even / config.head_dim)))
 
 
 def _unrotated(step: Step, x: Array, cos: Array, sin: Array) -> Array:
@@ -93,6 +97,7 @@ ROTATION = (
         "pairs (j, j + head_dim / 2) are turned, as rotate_half does in Hugging Face's models",
         "turn adjacent elements (2j, 2j + 1), or permute the rows of wq and wk when loading",
         ops(rotate_q=_halves, rotate_k=_halves),
+        as_if="RoPE turned the pairs (j, j + head_size / 2) of each head instead of (2j, 2j + 1)",
     ),
     Fault(
         "rope-backwards",
@@ -101,6 +106,7 @@ ROTATION = (
         "the sign of the sine is wrong: (a c + b s, b c - a s)",
         "(a c - b s, a s + b c)",
         ops(rotate_q=_backwards, rotate_k=_backwards),
+        as_if="RoPE turned the other way: the sine has the wrong sign, (a c + b s, b c - a s)",
     ),
     Fault(
         "rope-exponent-doubled",
@@ -109,6 +115,7 @@ ROTATION = (
         "theta^(-2 i / head_dim) with i that counts by two already",
         "theta^(-i / head_dim) for i = 0, 2, 4, ...",
         ops(angles=_angles(lambda config, even: config.rope_theta ** -(2 * even / config.head_dim))),
+        as_if="RoPE's frequencies were theta^(-2 i / head_size) with an i that counts by two already",
     ),
     Fault(
         "rope-exponent-halved",
@@ -117,6 +124,7 @@ ROTATION = (
         "theta^(-j / head_dim) with j that counts pairs",
         "theta^(-2 j / head_dim) for pair j",
         ops(angles=_angles(lambda config, even: config.rope_theta ** -(even / 2 / config.head_dim))),
+        as_if="RoPE's frequencies were theta^(-j / head_size) with a j that counts pairs",
     ),
     Fault(
         "rope-integer-division",
@@ -125,6 +133,7 @@ ROTATION = (
         "i / head_dim divides integers and is 0: every pair turns at frequency 1",
         "divide floats",
         ops(angles=_angles(lambda config, even: np.ones(len(even)))),
+        as_if="i / head_size were a division of integers, so that every pair turns at frequency 1",
     ),
     Fault(
         "rope-theta-1e6",
@@ -132,7 +141,9 @@ ROTATION = (
         "position 0 is exact; another story after some tokens, late on short texts",
         "theta is another model's: 500000 or 1000000",
         "10000",
-        ops(angles=_angles(lambda config, even: 1e6 ** -(even / config.head_dim))),
+        _theta(1e6),
+        as_if="RoPE's theta were 1000000 instead of 10000",
+        variants=tuple((f"RoPE's theta were {one:.0f} instead of 10000", _theta(one)) for one in (5e5, 1e5, 1e3)),
     ),
     Fault(
         "rope-global-index",
@@ -141,6 +152,8 @@ ROTATION = (
         "the frequency is taken from the index in the whole vector, i / dim",
         "every head has the same frequencies: (i mod head_dim) / head_dim",
         ops(rotate_q=_global_index, rotate_k=_global_index),
+        as_if="RoPE's frequency were taken from the index in the whole vector, i / dim, instead of the index "
+        "in its head",
     ),
     Fault(
         "rope-k-missing",
@@ -149,6 +162,7 @@ ROTATION = (
         "keys are not turned, or a copy of them is that is never cached",
         "turn q and k before k goes into the cache",
         ops(rotate_k=_unrotated),
+        as_if="RoPE turned the queries only: keys are not turned, or a copy of them is that is never cached",
     ),
     Fault(
         "rope-cached-before",
@@ -165,6 +179,7 @@ ROTATION = (
         "queries are not turned",
         "turn q and k",
         ops(rotate_q=_unrotated),
+        as_if="RoPE turned the keys only, not the queries",
     ),
     Fault(
         "rope-missing",
@@ -173,6 +188,7 @@ ROTATION = (
         "nothing is turned",
         "turn q and k by their position",
         ops(rotate_q=_unrotated, rotate_k=_unrotated),
+        as_if="there were no RoPE at all: neither queries nor keys are turned",
     ),
     Fault(
         "rope-on-v",
@@ -181,6 +197,7 @@ ROTATION = (
         "values are turned like keys",
         "turn q and k only",
         ops(cached_v=_value_turned),
+        as_if="RoPE turned the values too, like the keys",
     ),
     Fault(
         "rope-half-of-k",
@@ -255,6 +272,7 @@ ATTENTION = (
         "scores are not divided by sqrt(head_dim)",
         "divide them",
         ops(scale=lambda step, scores: scores),
+        as_if="the attention's scores were not divided by sqrt(head_size)",
     ),
     Fault(
         "attention-scale-dim",
@@ -263,6 +281,7 @@ ATTENTION = (
         "scores are divided by sqrt(dim)",
         "divide by sqrt(head_dim)",
         ops(scale=lambda step, scores: scores / scores.dtype.type(math.sqrt(step.config.dim))),
+        as_if="the attention's scores were divided by sqrt(dim) instead of sqrt(head_size)",
     ),
     Fault(
         "attention-scale-no-root",
@@ -271,6 +290,7 @@ ATTENTION = (
         "scores are divided by head_dim",
         "divide by sqrt(head_dim)",
         ops(scale=lambda step, scores: scores / scores.dtype.type(step.config.head_dim)),
+        as_if="the attention's scores were divided by head_size instead of its square root",
     ),
     Fault(
         "heads-modulo",
@@ -303,6 +323,7 @@ ATTENTION = (
         "t < pos",
         "t <= pos: a token sees itself",
         ops(mask=_strictly_before),
+        as_if="a token did not see itself: the loop over the cache runs while t < pos instead of t <= pos",
     ),
     Fault(
         "mask-excludes-self-but-first",
@@ -311,6 +332,7 @@ ATTENTION = (
         "t < max(pos, 1), after NaN at position 0 was seen and mended",
         "t <= pos: a token sees itself",
         ops(mask=_strictly_before_or_first),
+        as_if="a token did not see itself, but for the first: t < max(pos, 1) instead of t <= pos",
     ),
     Fault(
         "softmax-all-slots",
@@ -327,6 +349,7 @@ ATTENTION = (
         "the exponentials are not divided by their sum",
         "divide",
         ops(softmax=_unnormalised),
+        as_if="the attention's exponentials were not divided by their sum",
     ),
     Fault(
         "softmax-overflows",
@@ -335,6 +358,7 @@ ATTENTION = (
         "exp(score) without subtracting the largest score",
         "exp(score - max)",
         ops(softmax=_without_maximum),
+        as_if="the attention's softmax took exp(score) without subtracting the largest score first",
     ),
     Fault(
         "attention-accumulates",
@@ -381,6 +405,7 @@ CACHE = (
         "pos starts at 1",
         "the first token is at position 0",
         ops(position=lambda config, pos: pos + 1),
+        as_if="pos started at 1 instead of 0",
     ),
     Fault(
         "cache-not-reset",

@@ -72,6 +72,7 @@ NORMALISATION = (
         "the sum of squares is not divided by dim",
         "use the mean of the squares",
         _norm(_by(lambda square, n, eps: 1 / np.sqrt(square + eps))),
+        as_if="RMSNorm divided by the root of the sum of squares, not of their mean",
     ),
     Fault(
         "norm-eps-missing",
@@ -80,6 +81,7 @@ NORMALISATION = (
         "no epsilon is added to the mean of the squares",
         "add 1e-5 before taking the root",
         _norm(_by(lambda square, n, eps: 1 / np.sqrt(square / n))),
+        as_if="RMSNorm had no eps",
     ),
     Fault(
         "norm-eps-1e-6",
@@ -88,6 +90,7 @@ NORMALISATION = (
         "eps is 1e-6, Llama 2's on Hugging Face and the default of many libraries",
         "use 1e-5, as llama2.c does whatever the model said",
         _norm(_by(lambda square, n, eps: 1 / np.sqrt(square / n + 1e-6))),
+        as_if="RMSNorm's eps were 1e-6 instead of 1e-5",
     ),
     Fault(
         "norm-eps-1e-3",
@@ -96,6 +99,7 @@ NORMALISATION = (
         "eps is 1e-3",
         "use 1e-5",
         _norm(_by(lambda square, n, eps: 1 / np.sqrt(square / n + 1e-3))),
+        as_if="RMSNorm's eps were 1e-3 instead of 1e-5",
     ),
     Fault(
         "norm-eps-after-root",
@@ -104,6 +108,7 @@ NORMALISATION = (
         "x / (sqrt(mean) + eps)",
         "x / sqrt(mean + eps)",
         _norm(_by(lambda square, n, eps: 1 / (np.sqrt(square / n) + eps))),
+        as_if="RMSNorm computed x / (sqrt(mean) + eps) instead of x / sqrt(mean + eps)",
     ),
     Fault(
         "norm-eps-before-mean",
@@ -112,6 +117,7 @@ NORMALISATION = (
         "eps is added to the sum of squares, which is then divided by dim",
         "divide first, then add eps",
         _norm(_by(lambda square, n, eps: 1 / np.sqrt((square + eps) / n))),
+        as_if="RMSNorm added eps to the sum of squares and divided by dim afterwards",
     ),
     Fault(
         "norm-centred",
@@ -120,6 +126,7 @@ NORMALISATION = (
         "LayerNorm: the mean is subtracted first",
         "RMSNorm subtracts nothing",
         _norm(_layer_norm),
+        as_if="RMSNorm were LayerNorm: the mean is subtracted first",
     ),
     Fault(
         "norm-gain-plus-one",
@@ -144,6 +151,7 @@ NORMALISATION = (
         "the last residual stream goes to the classifier as it is",
         "apply RMSNorm with final_norm before the classifier",
         ops(final_norm=lambda step, x, gain: x),
+        as_if="the last RMSNorm, before the classifier, were missing",
     ),
     Fault(
         "norm-ffn-gain-of-attention",
@@ -152,6 +160,7 @@ NORMALISATION = (
         "the feed-forward block's RMSNorm takes the attention's gain",
         "use ffn_norm there",
         ops(weight=looked_up(ffn_norm="attn_norm")),
+        as_if="the feed-forward block's RMSNorm took the attention's weights, rms_att_weight for rms_ffn_weight",
     ),
 )
 
@@ -185,6 +194,7 @@ FEED_FORWARD = (
         "the gate goes through ReLU",
         "use SiLU: x / (1 + exp(-x))",
         ops(activation=lambda step, gate: np.maximum(gate, 0)),
+        as_if="the gate (w1) went through ReLU instead of SiLU",
     ),
     Fault(
         "ffn-gelu",
@@ -193,6 +203,7 @@ FEED_FORWARD = (
         "the gate goes through GELU (tanh form)",
         "use SiLU: x / (1 + exp(-x))",
         ops(activation=_gelu),
+        as_if="the gate (w1) went through GELU instead of SiLU",
     ),
     Fault(
         "ffn-sigmoid",
@@ -201,6 +212,7 @@ FEED_FORWARD = (
         "the gate goes through the sigmoid alone, without the product with itself",
         "use SiLU: x * sigmoid(x)",
         ops(activation=_sigmoid),
+        as_if="the gate (w1) went through the sigmoid alone, without the product with itself",
     ),
     Fault(
         "ffn-silu-sign",
@@ -209,6 +221,7 @@ FEED_FORWARD = (
         "x / (1 + exp(x))",
         "x / (1 + exp(-x))",
         ops(activation=_wrong_sign),
+        as_if="SiLU were x / (1 + exp(x)), with the wrong sign",
     ),
     Fault(
         "ffn-no-product",
@@ -270,6 +283,7 @@ WIRING = (
         "x @ wq where wq is stored (out, in)",
         "x @ wq.T: row i of the file makes output i",
         ops(weight=_transposed("wq")),
+        as_if="wq were transposed: x @ wq, where row i of the file makes output i",
     ),
     Fault(
         "wo-transposed",
@@ -278,6 +292,7 @@ WIRING = (
         "x @ wo where wo is stored (out, in)",
         "x @ wo.T: row i of the file makes output i",
         ops(weight=_transposed("wo")),
+        as_if="wo were transposed: x @ wo, where row i of the file makes output i",
     ),
     Fault(
         "w-down-transposed",
@@ -286,6 +301,7 @@ WIRING = (
         "w2's dim x hidden_dim numbers are read as hidden_dim rows of dim",
         "w2 is dim rows of hidden_dim",
         ops(weight=_transposed("w_down")),
+        as_if="w2 were transposed: its numbers are read as hidden_dim rows of dim",
     ),
     Fault(
         "wk-wv-swapped",
@@ -334,6 +350,7 @@ WIRING = (
         "the loop over layers ends one early",
         "run all n_layers",
         ops(layer_order=lambda config: range(config.n_layers - 1)),
+        as_if="the last layer were left out: the loop over layers ends one early",
     ),
     Fault(
         "layers-reversed",

@@ -144,6 +144,7 @@ INT8 = (
         "scale = max / 128",
         "max / 127",
         _quantising(over=128),
+        as_if="the scale of quantised activations were max / 128 instead of max / 127",
     ),
     Fault(
         "int8-over-127.5",
@@ -152,6 +153,7 @@ INT8 = (
         "scale = max / 127.5",
         "max / 127",
         _quantising(over=127.5),
+        as_if="the scale of quantised activations were max / 127.5 instead of max / 127",
     ),
     Fault(
         "int8-max-signed",
@@ -168,6 +170,7 @@ INT8 = (
         "one scale for the whole vector of activations",
         "one for each group",
         _quantising(largest=_one_scale),
+        as_if="there were one scale for the whole vector of activations instead of one for each group",
     ),
     Fault(
         "int8-half-to-even",

@@ -67,6 +67,7 @@ GENERATOR = (
         "the shifts are 13, 7, 17 of plain xorshift64",
         "right by 12, left by 25, right by 27",
         sampler(advanced=_marsaglia),
+        as_if="the generator shifted by 13, 7, 17, as plain xorshift64, instead of 12, 25, 27",
     ),
     Fault(
         "rng-no-multiplier",
@@ -75,6 +76,7 @@ GENERATOR = (
         "the state itself is the output",
         "multiply by 0x2545F4914F6CDD1D, modulo 2^64, and take the upper half",
         sampler(output=lambda state: state >> 32),
+        as_if="the generator's state itself were its output, without the multiplier",
     ),
     Fault(
         "rng-low-bits",
@@ -123,6 +125,7 @@ GENERATOR = (
         "u32 / 2^32, rounded to float32",
         "(u32 >> 8) / 2^24, which is exact",
         sampler(coin=lambda bits: np.float32(bits / 4294967296.0)),
+        as_if="the coin were u32 / 2^32, rounded to float32, instead of (u32 >> 8) / 2^24",
     ),
     Fault(
         "coin-for-prompt",
@@ -321,6 +324,7 @@ SAMPLING = (
         "sum >= topp ends the nucleus",
         "sum > topp",
         sampler(nucleus=_at_least),
+        as_if="the nucleus ended where the sum is >= topp instead of > topp",
     ),
     Fault(
         "topp-unscaled",

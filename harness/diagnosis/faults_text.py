@@ -132,6 +132,22 @@ _STORIES = {
 }
 
 
+# How these sound after "it behaves exactly as if", where the cause would not say enough.
+_AS_IF = {
+    "no-dummy-prefix": "the prompt were encoded as it is, without the space (the dummy prefix) in front",
+    "trimmed": "white space at both ends of the prompt were stripped before it is encoded",
+    "byte-lookup": "the prompt were looked up byte by byte, not by whole code points",
+    "raw-byte-pieces": "byte pieces were found under their byte, before the piece of the same character",
+    "no-byte-offset": "the id of byte b were b instead of b + 3",
+    "one-merge": "the encoder's loop over merges ended after one",
+    "no-merges": "the encoder never merged a pair",
+    "ties-right": "of pairs with the same score the encoder merged the last, not the first",
+    "floor-1e9": "the search for the best pair to merge started at -1e9 instead of -1e10",
+    "floor-100": "the search for the best pair to merge started at -100 instead of -1e10",
+    "floor-0": "the search for the best pair to merge started at 0, and scores are negative",
+}
+
+
 def _by(rules: EncodeRules) -> Change:
     def encoded(tokenizer: Tokenizer, prompt: bytes) -> list[int]:
         return tokenizer.encode(prompt, rules=rules)
@@ -147,7 +163,10 @@ def _by_decoded_text(tokenizer: Tokenizer, prompt: bytes) -> list[int]:
 
 
 TOKENIZER = (
-    *(Fault(f"tokenizer-{name}", "tokenizer", *_STORIES[name], _by(rules)) for name, _, rules in KNOWN_WRONG),
+    *(
+        Fault(f"tokenizer-{name}", "tokenizer", *_STORIES[name], _by(rules), as_if=_AS_IF.get(name, ""))
+        for name, _, rules in KNOWN_WRONG
+    ),
     Fault(
         "tokenizer-map-of-text",
         "tokenizer",

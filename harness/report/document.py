@@ -36,6 +36,7 @@ def _of_check(summary: Summary) -> dict[str, Any]:
                 "name": standing.impl,
                 "passed": standing.passed,
                 "conclusion": standing.conclusion,
+                "diagnosis": list(standing.diagnosis),
                 "conventions": list(standing.conventions),
                 "counts": standing.counts,
             }

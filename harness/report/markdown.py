@@ -25,6 +25,7 @@ def render(summary: Summary) -> str:
         lines.append(table(verdicts(summary)))
     for standing in summary.standings:
         lines.append(f"- **{_text(standing.impl)}**: {_text(standing.conclusion)}")
+        lines += [f"  - {_text(line.strip())}" for line in standing.diagnosis]
         lines += [f"  - convention: {_text(convention)}" for convention in standing.conventions]
     lines += [f"- {_text(skip)}" for skip in summary.skips]
     for verdict in summary.failures[:_MAX_FAILURES]:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from harness.report.diagnoses import in_one_line, told
 from harness.results import Divergence, Kind, Verdict, count
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "duration",
     "headline",
     "is_problem",
+    "likely_bug",
     "number",
     "particulars",
     "reasons",
@@ -61,6 +63,7 @@ class Standing:
         conventions: how it prints, stops and counts, where that is not llama2.c's way.
         failed: the part of `counts` that keeps the gate from passing.
         lacks_green: it was asked for by name, and no case of it is green.
+        diagnosis: the likely bug, in a few lines; empty where none was sought.
     """
 
     impl: str
@@ -69,6 +72,7 @@ class Standing:
     conventions: tuple[str, ...]
     failed: dict[Kind, int]
     lacks_green: bool
+    diagnosis: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -197,6 +201,7 @@ def _standing(impl: str, verdicts: list[Verdict], is_named: bool, allow_skip: bo
         conventions=tuple(dict.fromkeys(convention for v in verdicts for convention in v.conventions)),
         failed={kind: n for kind, n in counts.items() if is_problem(kind, allow_skip=allow_skip)},
         lacks_green=is_named and not allow_skip and not any(kind.is_green for kind in counts),
+        diagnosis=tuple(told(verdicts)),
     )
 
 
@@ -271,7 +276,7 @@ def describe(verdict: Verdict) -> list[str]:
             f"  expected | {visible(verdict.divergence.expected_text, quoted=True)}",
             f"  actual   | {visible(verdict.divergence.actual_text, quoted=True)}",
         ]
-    lines += particulars(verdict)
+    lines += [*particulars(verdict), *likely_bug(verdict)]
     if verdict.reproduce:
         lines.append(reproduction(verdict))
     return [lines[0], *(f"  {line}" for line in lines[1:])]
@@ -294,6 +299,12 @@ def particulars(verdict: Verdict) -> list[str]:
     told = ", ".join(f"{name} {kind}" for name, kind in halves if kind)
     lines = [told] if told else []
     return lines + [f"convention: {visible(convention)}" for convention in verdict.conventions]
+
+
+def likely_bug(verdict: Verdict) -> list[str]:
+    """Say in one line what is most likely wrong, by all cases of the model; empty where that was not sought."""
+    line = in_one_line(verdict.diagnosis) if verdict.diagnosis else ""
+    return [visible(line)] if line else []
 
 
 def reproduction(verdict: Verdict) -> str:

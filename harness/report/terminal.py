@@ -56,6 +56,8 @@ def render(summary: Summary, *, width: int = 100, color: bool = False) -> str:
     for standing in summary.standings:
         style = "green" if standing.passed else "red"
         console.print(Text.assemble((f"{visible(standing.impl)}: ", "bold"), (visible(standing.conclusion), style)))
+        for line in standing.diagnosis:
+            console.print(Padding(Text(visible(line), "bold"), (0, 0, 0, 2)))
         if standing.conventions:
             console.print(Text(f"  conventions: {visible('; '.join(standing.conventions))}", "dim"))
     for skip in summary.skips:

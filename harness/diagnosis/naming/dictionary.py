@@ -1,0 +1,413 @@
+"""The dictionary: the fault under which what a program said is what it should have said.
+
+A wrong port is a right implementation of a wrong model, so every fault of the catalogue is a port, and what a program
+said is held against all of them:
+
+1. faults of the encoder by what follows their prompt ids, faults of the loop and of printing by all of stdout
+2. faults of the forward pass and of the sampler are screened along the tokens that are known for certain, the golden
+   ones up to the first difference, in one teacher-forced pass for each; most are out after a hundred tokens
+3. the text behind the first difference is walked with those that are left, which gives its tokens, and those that are
+   left are scored on all of them
+
+What is named must explain every token, and must be more likely than a right program of any precision by
+`THRESHOLD`. What explains everything equally is one class. Where no fault does, each is tried in one layer alone, and
+then two together. The world is closed: a bug that is not in the catalogue is UNKNOWN, or named as one that does the
+same on these cases.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.diagnosis.diagnosis import Conclusion, Diagnosis
+from harness.diagnosis.fault import Fault
+from harness.diagnosis.faults import CATALOGUE
+from harness.diagnosis.naming.evidence import Evidence, Noise
+from harness.diagnosis.naming.hypotheses import RIGHT, Hypothesis, applicable, in_one_layer, pairs
+from harness.diagnosis.naming.printed import Printed
+from harness.diagnosis.naming.reading import read_text
+from harness.diagnosis.naming.scores import Trial, explained, fitted, level, margins, spread_of
+from harness.diagnosis.port import Port, PortCrashed
+from harness.engine import Engine, blas_threads, clamp_steps
+from harness.models import Model
+
+__all__ = ["THRESHOLD", "diagnose"]
+
+Array = npt.NDArray[Any]
+
+THRESHOLD = 12.0
+"""Nats by which a fault must be likelier than a right program of any precision; calibrated in docs/diagnosis.md."""
+
+_FOR_MORE = 5.0  # nats more, where a fault was looked for among ever so many more: one layer only, two together
+_SCREEN = (128, 384)  # tokens of the first screen, and of the second
+_OUT = 40.0  # nats behind the best at which a fault is out, unless it is among the first
+_LEFT = (48, 16)  # faults that are left after each screen at the most
+_KEPT = 4  # and at the least, so that there is a runner-up
+_LENIENT = 4  # faults with which a text is walked again, with the noise of lower precisions allowed for
+_MOST = 700  # tokens that are scored
+_SAME = 0.5  # nats within which faults that explain everything are one class
+_N_PAIRED = 4  # faults to which a second is added
+_MAX_LAYERS = 8  # of a model in which faults are tried in one layer only
+_NEVER: Array = np.full(1, -math.inf)  # the margin of a token that a hypothesis cannot have said
+_CANNOT_BE = (PortCrashed, ArithmeticError, IndexError, ValueError, TypeError)  # a fault that this model cannot have
+
+
+class _Read(NamedTuple):
+    """A piece of evidence with its tokens, as far as they could be read."""
+
+    evidence: Evidence
+    trial: Trial
+
+
+@dataclass(frozen=True, slots=True)
+class _Score:
+    """How well a hypothesis explains all evidence: margins of its tokens, one array for each piece of evidence."""
+
+    hypothesis: Hypothesis
+    found: tuple[Array, ...]
+    likelihood: float
+
+    @property
+    def margins(self) -> Array:
+        return np.concatenate(self.found)
+
+
+def diagnose(
+    model: Model,
+    evidence: Sequence[Evidence],
+    *,
+    noise: Noise,
+    faults: Iterable[Fault] = CATALOGUE,
+    version: int = 0,
+    threshold: float = THRESHOLD,
+) -> Diagnosis:
+    """Name the bug of a program by what it said, right and wrong.
+
+    Args:
+        model: that it ran.
+        evidence: its answers; those that are right count too.
+        noise: how far honest programs of this model lie apart.
+        faults: the closed world.
+        version: of llama2.c's container that it read (int8 weights are version 2, whatever is said here).
+        threshold: nats by which a fault must be likelier than a right program of any precision.
+    """
+    if all(one.is_right for one in evidence):
+        return Diagnosis("text", Conclusion.NONE, reason="nothing is wrong")
+    with blas_threads(1):
+        return _Search(model, evidence, noise, faults, version, threshold).diagnosis()
+
+
+class _Search:
+    """One search. Evidence is ordered: wrong before right, greedy before sampled, what is known shortest first."""
+
+    def __init__(
+        self,
+        model: Model,
+        evidence: Sequence[Evidence],
+        noise: Noise,
+        faults: Iterable[Fault],
+        version: int,
+        threshold: float,
+    ) -> None:
+        self.model, self.noise, self.threshold = model, noise, threshold
+        self.evidence = sorted(evidence, key=lambda one: (one.is_right, one.request.temperature != 0, len(one.ids)))
+        is_sampled = any(one.request.temperature != 0 for one in evidence)
+        self.hypotheses = applicable(faults, model, is_sampled=is_sampled, version=version)
+        self.right_engine = Port().engine(model)
+        self.printed = Printed(model, self.right_engine)
+        self.n_tried = len(self.hypotheses)
+
+    # ---- the course of a search ------------------------------------------------------------------------------
+
+    def diagnosis(self) -> Diagnosis:
+        """Try single faults, then faults of one layer and pairs."""
+        forward = [one for one in self.hypotheses if one.family == "forward"]
+        others = [one for one in self.hypotheses if one.family != "forward"]
+        if others:
+            found = self._concluded([RIGHT], others, needed=self.threshold)
+            if found.conclusion is Conclusion.NAMED:
+                return found
+        screened = self._screened(forward)
+        best = self._concluded(screened, others, needed=self.threshold)
+        if best.conclusion is not Conclusion.UNKNOWN or all(
+            one.rest is None and not one.is_whole for one in self._wrong
+        ):
+            return best
+        further: list[Hypothesis] = []
+        if self.model.checkpoint.config.n_layers <= _MAX_LAYERS:
+            further += in_one_layer(forward, self.model)
+        quick = [one for one in forward if "in_decode_order" not in one.port.ops]
+        further += pairs([one for one in screened if one in quick][:_N_PAIRED], quick)
+        self.n_tried += len(further)
+        found = self._concluded(self._screened(further), [], needed=self.threshold + _FOR_MORE)
+        if found.conclusion is not Conclusion.NAMED:
+            return replace(best, n_tried=self.n_tried)
+        return found if found.runner_up else replace(found, runner_up=best.runner_up)
+
+    @cached_property
+    def _wrong(self) -> list[Evidence]:
+        return [one for one in self.evidence if not one.is_right]
+
+    def _screened(self, hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
+        """RIGHT, and what is not out after the tokens that are known for certain, the likeliest first."""
+        left = list(hypotheses)
+        for n_tokens, most in zip(_SCREEN, _LEFT, strict=True):
+            trials = self._known(n_tokens)
+            if not trials:
+                break
+            scored = [(one, self._margins(one, trials)) for one in left]
+            ranked = [(fitted(found, self.noise), one) for one, found in scored if found is not None]
+            ranked.sort(key=lambda pair: -pair[0])
+            left = [
+                one for rank, (score, one) in enumerate(ranked[:most]) if rank < _KEPT or score >= ranked[0][0] - _OUT
+            ]
+        return [RIGHT, *left]
+
+    def _known(self, n_tokens: int) -> list[Trial]:
+        """Trials of about so many tokens that are known before anybody's text is walked."""
+        found: list[Trial] = []
+        for one in self.evidence:
+            if n_tokens <= 0:
+                break
+            accepted: tuple[int, ...] = ()
+            if not one.is_whole and one.rest is not None:
+                shown = b"".join(one.printing.render(one.ids)[len(one.prompt_ids) - 1 :])
+                left = one.rest[len(shown) :]
+                accepted = self._next(one, left)
+            ids = one.ids[: len(one.prompt_ids) + n_tokens] if one.is_whole else one.ids
+            trial = Trial(one.request, one.prompt_ids, ids, accepted)
+            if trial.n and len(ids) <= self.model.checkpoint.config.seq_len:
+                found.append(trial)
+                n_tokens -= trial.n
+        return found
+
+    def _next(self, one: Evidence, left: bytes) -> tuple[int, ...]:
+        """The ids that may come next, given what is left of the text; at its end, those that stop it too."""
+        stops = () if left else (self.model.tokenizer.bos_id, self.model.tokenizer.eos_id)
+        return (*one.printing.candidates(one.ids[-1], left), *stops)
+
+    @cached_property
+    def _usual(self) -> float:
+        """The spread of a right port's logits."""
+        return spread_of(self.right_engine, self._certain)
+
+    @cached_property
+    def _certain(self) -> list[Trial]:
+        """All that is known before anybody's text is walked."""
+        return [Trial(one.request, one.prompt_ids, one.ids) for one in self.evidence]
+
+    def _margins(self, hypothesis: Hypothesis, trials: Sequence[Trial]) -> Array | None:
+        """Margins of all tokens of some trials; None if the port would crash, or cannot be on this model."""
+        try:
+            engine = self._engine(hypothesis.port)
+            return margins(hypothesis.port, engine, trials, self.noise, usual=self._usual)
+        except _CANNOT_BE:
+            return None
+
+    def _engine(self, port: Port) -> Engine:
+        if not port.ops and port.reader == Port().reader:
+            return self.right_engine
+        return port.engine(self.model)
+
+    # ---- the tokens of wrong texts ---------------------------------------------------------------------------
+
+    def _tokens(self, hypotheses: Sequence[Hypothesis]) -> list[_Read]:
+        """The tokens of the evidence, wrong texts as they are read by the hypothesis that reads most of them."""
+        texts = [one for one in self._wrong if not one.is_whole]
+        read: list[_Read] = []
+        most = -1
+        lenient = [(one, self.noise.levels[-1][1]) for one in hypotheses[: _LENIENT + 1]]
+        for hypothesis, floor in [*((one, self.noise.own) for one in hypotheses), *lenient] if texts else ():
+            found, n_read, is_all = self._walked(hypothesis, texts, floor)
+            if n_read > most:
+                read, most = found, n_read
+            if is_all:
+                break
+        n_left = _MOST - sum(one.trial.n for one in read)
+        for one in self.evidence:
+            if one.is_whole and n_left > 0:
+                ids = one.ids[: len(one.prompt_ids) + n_left] if one.is_right else one.ids
+                read.append(_Read(one, Trial(one.request, one.prompt_ids, ids)))
+                n_left -= read[-1].trial.n
+        return read
+
+    def _walked(
+        self, hypothesis: Hypothesis, texts: Sequence[Evidence], floor: float
+    ) -> tuple[list[_Read], int, bool]:
+        """Read texts as a port would have written them: the tokens, how many bytes are explained, whether all are."""
+        found: list[_Read] = []
+        n_read, is_all = 0, True
+        try:
+            engine = self._engine(hypothesis.port)
+            scale = self._scale(engine)
+            for one in texts:
+                trial, is_explained = Trial(one.request, one.prompt_ids, one.ids), False
+                if one.rest:
+                    ids, used, is_explained = read_text(
+                        hypothesis.port, engine, one, one.prompt_ids, one.rest, self.noise, floor, scale
+                    )
+                    n_read += used
+                    trial = replace(trial, ids=ids)
+                elif one.rest is not None:
+                    trial, is_explained = replace(trial, accepted=self._next(one, b"")), True
+                found.append(_Read(one, trial))
+                is_all = is_all and is_explained
+                if sum(read.trial.n for read in found) >= _MOST:
+                    break
+        except _CANNOT_BE:
+            return [], -1, False
+        return found, n_read, is_all
+
+    # ---- scores ----------------------------------------------------------------------------------------------
+
+    def _by_tokens(self, hypothesis: Hypothesis, read: Sequence[_Read], is_by_bytes: Sequence[bool]) -> _Score | None:
+        """Score a fault of the forward pass or the sampler; None if the port would not even run.
+
+        What is wrong although its tokens are right, or although none of it could be read, it does not explain.
+        """
+        whole = self._margins(hypothesis, [one.trial for one in read])
+        if whole is None:
+            return None
+        found = np.split(whole, np.cumsum([one.trial.n for one in read])[:-1])
+        return self._score(
+            hypothesis,
+            [
+                np.concatenate([own, _NEVER]) if by_bytes or (not len(own) and not one.evidence.is_right) else own
+                for one, own, by_bytes in zip(read, found, is_by_bytes, strict=True)
+            ],
+        )
+
+    def _by_encoder(self, hypothesis: Hypothesis, read: Sequence[_Read], plain: Sequence[Array]) -> _Score:
+        """Score a fault of the encoder: texts after other prompt ids; where they are the same, as a right port."""
+        found = []
+        for (one, _), own in zip(read, plain, strict=True):
+            try:
+                ids = tuple(hypothesis.port.prompt_ids(self.model, one.request.prompt))
+            except PortCrashed:
+                ids = ()
+            if one.encoded is not None:
+                found.append(own if ids == one.encoded else _never(own))
+            elif ids == one.prompt_ids:
+                found.append(own if one.is_right or level(own, self.noise) is None else np.concatenate([own, _NEVER]))
+            else:
+                found.append(self._after(hypothesis.port, one, ids, len(own)) if ids else _never(own))
+        return self._score(hypothesis, found)
+
+    def _after(self, port: Port, one: Evidence, ids: tuple[int, ...], n: int) -> Array:
+        """Margins of a text of about n tokens after other prompt ids, in the reading that explains it best."""
+        n_positions = clamp_steps(one.request.steps, self.model.checkpoint.config.seq_len)
+        if n_positions < len(ids):  # all that was printed is a part of the prompt
+            shown = b"".join(one.printing.render(ids[: n_positions + 1]))
+            return np.full(1, math.inf) if shown in one.texts else _NEVER
+        best = np.full(max(1, n), -math.inf)
+        for rest in _continuations(one, ids):
+            tokens, _, is_explained = read_text(port, self.right_engine, one, ids, rest, self.noise, self.noise.own)
+            trial = Trial(one.request, ids, tokens)
+            found = self._margins(Hypothesis((), port), [trial])
+            if found is None:
+                continue
+            if not is_explained:
+                found = np.concatenate([found, np.full(max(1, n - len(found)), -math.inf)])
+            if fitted(found, self.noise) > fitted(best, self.noise):
+                best = found
+        return best
+
+    def _by_stdout(self, hypothesis: Hypothesis, read: Sequence[_Read], plain: Sequence[Array]) -> _Score:
+        """Score a fault of the loop or of printing by all of stdout; the first text that is not its own ends it."""
+        found: list[Array] = []
+        is_out = False
+        for (one, _), own in zip(read, plain, strict=True):
+            if one.stdout is None:
+                found.append(own)
+                continue
+            is_out = is_out or self.printed.stdout(hypothesis.port, one.request) != one.stdout
+            found.append(_never(own) if is_out else -_never(own))
+        return self._score(hypothesis, found)
+
+    def _score(self, hypothesis: Hypothesis, found: Sequence[Array]) -> _Score:
+        return _Score(hypothesis, tuple(found), fitted(np.concatenate(found), self.noise))
+
+    # ---- the conclusion --------------------------------------------------------------------------------------
+
+    def _concluded(self, forward: Sequence[Hypothesis], others: Sequence[Hypothesis], *, needed: float) -> Diagnosis:
+        """Score hypotheses, RIGHT the first of them, on all tokens, and say what comes of it."""
+        read = self._tokens(forward)
+        whole = self._margins(RIGHT, [one.trial for one in read])
+        assert whole is not None
+        plain = np.split(whole, np.cumsum([one.trial.n for one in read])[:-1])
+        is_by_bytes = [
+            not one.evidence.is_right and level(own, self.noise) == "" and len(own) > 0
+            for one, own in zip(read, plain, strict=True)
+        ]
+        right, *scores = [score for one in forward if (score := self._by_tokens(one, read, is_by_bytes)) is not None]
+        for one in others:
+            scores.append((self._by_encoder if one.family == "encoder" else self._by_stdout)(one, read, plain))
+        return self._verdict(right, scores, needed)
+
+    def _verdict(self, right: _Score, scores: list[_Score], needed: float) -> Diagnosis:
+        scores.sort(key=lambda score: -score.likelihood)
+        # What explains everything comes first, however well something else that does not fits on the whole.
+        whole = [score for score in scores if level(score.margins, self.noise) is not None]
+        best = (whole or scores or [right])[0]
+        reached = level(best.margins, self.noise)
+        precision = level(right.margins, self.noise)
+        tolerance = dict(self.noise.levels)[reached or ""]
+        total = max(len(right.margins), len(best.margins))
+
+        def n_explained(score: _Score) -> int:
+            return min(total, int(explained(score.margins, tolerance).sum()))
+
+        gain = best.likelihood - right.likelihood
+        is_named = reached is not None and bool(best.hypothesis.faults) and gain >= needed
+        named = [
+            score
+            for score in whole
+            if is_named
+            and level(score.margins, self.noise) == reached
+            and score.likelihood >= best.likelihood - _SAME
+        ]
+        rest = [score for score in scores if score not in named]
+        second = rest[0] if rest else None
+        conclusion = Conclusion.NAMED if named else Conclusion.LOWER_PRECISION if precision else Conclusion.UNKNOWN
+        return Diagnosis(
+            "text",
+            conclusion,
+            suspects=tuple(score.hypothesis.suspect(n_explained(score)) for score in named),
+            explained=n_explained(best if named else right),
+            total=total,
+            right=n_explained(right),
+            runner_up=second.hypothesis.suspect(n_explained(second)) if second else None,
+            gap=best.likelihood - second.likelihood if named and second else 0.0,
+            gain=gain if best.hypothesis.faults else 0.0,
+            n_tried=self.n_tried,
+            precision=(reached if named else precision) or "",
+        )
+
+    def _scale(self, engine: Engine) -> float:
+        """How much larger a right port's logits spread than those of an engine."""
+        own = self._usual if engine is self.right_engine else spread_of(engine, self._certain)
+        return self._usual / own if own else 1.0
+
+
+def _never(own: Array) -> Array:
+    """Margins of tokens that a hypothesis cannot have said, as many as a right port's."""
+    return np.full(max(1, len(own)), -math.inf)
+
+
+def _continuations(one: Evidence, ids: Sequence[int]) -> Iterator[bytes]:
+    """What follows the prompt, if the prompt had these ids: each once."""
+    echo = b"".join(one.printing.render(ids))
+    seen: set[bytes] = set()
+    for text in one.texts:
+        for whole in dict.fromkeys((echo, echo.removeprefix(b" "), one.request.prompt)):
+            rest = text[len(whole) :]
+            if text.startswith(whole) and rest and rest not in seen:
+                seen.add(rest)
+                yield rest

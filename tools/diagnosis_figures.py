@@ -1,0 +1,216 @@
+"""How well the dictionary names bugs: the figures of docs/diagnosis.md.
+
+    python tools/diagnosis_figures.py compiled        # faults compiled into impls/c, through the gate
+    python tools/diagnosis_figures.py left-out        # the same with the fault itself missing from the dictionary
+    python tools/diagnosis_figures.py tokenizer       # faults of the tokenizer, in numpy, through the gate
+    python tools/diagnosis_figures.py lower           # right programs of lower precision, one prompt at a time
+
+A program is judged on every case of the suite `core` whose model it reads, and all models together name its bug. With
+--only NAME one fault is tried; --verbose tells what was said of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.adapters.implementation import Implementation, ProcessImplementation
+from harness.conformance.case import Case, select
+from harness.conformance.reference import rounded
+from harness.conformance.selftest.alarms import Batch, cases
+from harness.conformance.selftest.compiled import fault_files, patched
+from harness.conformance.selftest.ported import PortedFault
+from harness.conformance.verify import verify_group
+from harness.diagnosis import CATALOGUE, Fate, Fault, Port, by_name
+from harness.engine import LIBRARY, Ops, Step
+from harness.engine.ops import Weight
+from harness.models import impls_dir, load, locate
+from harness.report.diagnoses import combined
+from harness.results import Conclusion, Diagnosis, Kind, Verdict
+
+Array = npt.NDArray[Any]
+
+KINDS = {
+    "f16": ("weights", "weights and cache", "everything"),
+    "bf16": ("weights", "weights and cache", "everything"),
+    "q8": ("weights", "everything"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was said of one program: the diagnoses of its models put together, and the seconds that they took."""
+
+    fault: str
+    found: Sequence[tuple[tuple[str, ...], Diagnosis]]
+    took_s: float
+    n_wrong: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is named; nothing where two models name different bugs."""
+        named = [one.names for _, one in self.found if one.conclusion is Conclusion.NAMED]
+        return named[0] if len(named) == 1 else ()
+
+    @property
+    def outcome(self) -> str:
+        """Exact, class, sibling (the same part of a port), wrong, or what else the diagnosis came to."""
+        named = [one for _, one in self.found if one.conclusion is Conclusion.NAMED]
+        if not self.n_wrong:
+            return "no mismatch"
+        if len(named) > 1:
+            return "contradictory"
+        if not named:
+            return str(self.found[0][1].conclusion) if self.found else "not diagnosed"
+        if self.fault in named[0].names:
+            return "exact" if len(named[0].names) == 1 else "class"
+        own = by_name(self.fault).component
+        parts = {part for suspect in named[0].suspects for part in suspect.component.split(", ")}
+        return "sibling" if parts == {own} else "wrong"
+
+
+def judged(impl: Implementation, fault: str, goldens: Sequence[Case], *, without: str = "") -> Row:
+    """Put a program to the gate and take what it says of the bug."""
+    verdicts: list[Verdict] = []
+    start = time.process_time()
+    suspects = [one for one in CATALOGUE if one.name != without]
+    for model in dict.fromkeys(case.model for case in goldens):
+        group = [case for case in goldens if case.model == model]
+        verdicts += verify_group(group, impl, files=locate(model.name), levels=("TEXT",), suspects=suspects)
+    by_model = {v.model: v.diagnosis for v in verdicts if v.diagnosis is not None}
+    n_wrong = sum(v.kind is Kind.MISMATCH for v in verdicts)
+    return Row(fault, combined(by_model), time.process_time() - start, n_wrong)
+
+
+def compiled() -> Iterator[tuple[str, Implementation]]:
+    """Programs of impls/c with one fault each."""
+    (program,) = [one for one in fault_files(impls_dir()) if one.program == "c"]
+    for patch in program.patches:
+        if by_name(patch.name).fate is Fate.KILLABLE:
+            manifest = patched(program, patch).model_copy(update={"conventions": "llama2.c"})
+            yield patch.name, ProcessImplementation(manifest)
+
+
+def ported(faults: Sequence[Fault]) -> Iterator[tuple[str, Implementation]]:
+    """The same in numpy."""
+    for fault in faults:
+        if fault.fate is Fate.KILLABLE:
+            yield fault.name, PortedFault(fault.name)
+
+
+def table(rows: Sequence[Row], what: str) -> None:
+    """Print what became of all programs."""
+    outcomes = Counter(row.outcome for row in rows)
+    seen = [row for row in rows if row.outcome != "no mismatch"]
+    named = [row for row in seen if row.outcome in ("exact", "class")]
+    sizes = [len(row.names) for row in named]
+    print(f"{what}: {len(rows)} programs, {len(seen)} with a mismatch")
+    print("  " + ", ".join(f"{n} {outcome}" for outcome, n in outcomes.most_common()))
+    if seen:
+        print(f"  named up to class: {len(named)} of {len(seen)}, {len(named) / len(seen):.1%}")
+    if sizes:
+        print(f"  class: median {statistics.median(sizes):g}, largest {max(sizes)}")
+        seconds = sorted(row.took_s for row in seen)
+        print(f"  CPU seconds for all models: median {statistics.median(seconds):.1f}, largest {seconds[-1]:.1f}")
+
+
+# ---- lower precisions --------------------------------------------------------------------------------------------
+
+
+def _in_half(step: Step, name: str, x: Array, w: Weight) -> Array:
+    """A product whose sums are kept in float16."""
+    assert isinstance(w, np.ndarray)
+    terms = x.astype(np.float16)[:, None, :] * w.astype(np.float16)[None, :, :]
+    out: Array = np.add.reduce(terms, axis=2, dtype=np.float16).astype(x.dtype)
+    return out
+
+
+def lower(model: str) -> Iterator[tuple[str, Ops]]:
+    """Right programs of lower precision."""
+    files = locate(model)
+    config = load(files.checkpoint, files.tokenizer).checkpoint.config
+    group = next(g for g in (64, 32, 16, 8, 4, 2, 1) if not (config.dim % g or config.hidden_dim % g))
+    for precision, kinds in KINDS.items():
+        yield from zip((f"{precision} {kind}" for kind in kinds), rounded(precision, group_size=group), strict=True)
+    yield "f16 sums", replace(LIBRARY, matmul=_in_half)
+
+
+def accusations(models: Sequence[str], n_prompts: int, *, verbose: bool) -> None:
+    """Judge right programs of lower precision that do not say so, prompt by prompt."""
+    total: Counter[str] = Counter()
+    gains: list[float] = []
+    for model in models:
+        goldens = [case for case in cases(Batch(model, 0)) if not case.is_sampled][:n_prompts]
+        for name, ops in lower(model):
+            impl = PortedFault()
+            impl.port = Port(ops={step: getattr(ops, step) for step in ops.differs_from(LIBRARY)})
+            impl.manifest = impl.manifest.model_copy(update={"conventions": ""})
+            found: Counter[str] = Counter()
+            for case in goldens:
+                (verdict,) = verify_group([case], impl, files=locate(model), levels=("TEXT",))
+                one = verdict.diagnosis
+                found[str(one.conclusion) if one else str(verdict.kind)] += 1
+                if one:
+                    gains.append(one.gain)
+                    if verbose or one.conclusion is Conclusion.NAMED:
+                        print(f"    {case.name}: {one.conclusion} {one.names} gain {one.gain:.1f} {one.precision}")
+            print(f"  {model}, {name}: {dict(found)}", flush=True)
+            total += found
+            together = verify_group(goldens, impl, files=locate(model), levels=("TEXT",))
+            whole = next((v.diagnosis for v in together if v.diagnosis), None)
+            if whole:
+                print(f"    all together: {whole.conclusion} {whole.names} gain {whole.gain:.1f}", flush=True)
+                total[f"together {whole.conclusion}"] += 1
+    print(dict(total), "largest gain", max(gains, default=0.0))
+
+
+def _told(one: Diagnosis) -> str:
+    second = f"{one.runner_up.name} {one.runner_up.explained}" if one.runner_up else "none"
+    return (
+        f"{one.conclusion} {', '.join(one.names)} {one.precision} explains {one.explained}/{one.total}, "
+        f"right {one.right}, runner-up {second}, gain {one.gain:.0f}, gap {one.gap:.1f}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("compiled", "left-out", "tokenizer", "ported", "lower"))
+    parser.add_argument("--only", default="", help="comma list of faults")
+    parser.add_argument("--prompts", type=int, default=6, help="for each model and precision")
+    parser.add_argument("--models", default="gqa,mha,mqa", help="comma list")
+    parser.add_argument("--verbose", action="store_true")
+    options = parser.parse_args()
+    if options.what == "lower":
+        accusations(options.models.split(","), options.prompts, verbose=options.verbose)
+        return
+    goldens = [case for case in select(["core"]) if case.is_run and not case.is_chat]
+    if options.what in ("compiled", "left-out"):
+        programs = compiled()
+    else:
+        tokenizer = [one for one in CATALOGUE if one.component == "tokenizer"]
+        programs = ported(tokenizer if options.what == "tokenizer" else CATALOGUE)
+    rows = []
+    for name, impl in programs:
+        if options.only and name not in options.only.split(","):
+            continue
+        is_int8 = by_name(name).component == "int8"
+        wanted = {f"{model}-q8" if is_int8 else model for model in options.models.split(",")}
+        mine = [case for case in goldens if case.model.name in wanted]
+        row = judged(impl, name, mine, without=name if options.what == "left-out" else "")
+        rows.append(row)
+        said = "; ".join(f"{'+'.join(models)}: {_told(one)}" for models, one in row.found)
+        if options.verbose or row.outcome not in ("exact", "class"):
+            print(f"  {row.outcome:12} {name} ({row.took_s:.1f} s, {row.n_wrong} wrong): {said}", flush=True)
+    table(rows, options.what)
+
+
+if __name__ == "__main__":
+    main()
