@@ -385,7 +385,9 @@ def resolve(spec: str, impls_dir: Path | str, *, progress: Progress | None = Non
         if len(words) == 1 and beside.is_file():
             return [ProcessImplementation(manifest, progress=progress) for manifest in load(beside)]
         if not os.access(words[0], os.X_OK) and os.path.isfile(words[0]):
-            raise InputError("is not executable", path=words[0], hint=f"chmod +x {shlex.quote(words[0])}")
+            name = shlex.quote(words[0])
+            hint = f'chmod +x {name}, or name what runs it: "python {name}"'
+            raise InputError("is not executable", path=words[0], hint=hint)
         return [from_command(words)]
     near = difflib.get_close_matches(spec, known, n=3, cutoff=0.5)
     others = [name for name in known if name not in near]

@@ -13,7 +13,7 @@ from harness.adapters.implementation import ProcessImplementation
 from harness.adapters.process import Limits
 from harness.adapters.protocol import Session
 from harness.engine import Engine, generate
-from harness.errors import ImplementationError, Refused, Unsupported
+from harness.errors import ImplementationError, Refused, TimedOut, Unsupported
 from harness.models import load, locate
 
 __all__ = ["MODEL", "N_CASES", "PROMPT", "Trial", "smoke"]
@@ -101,6 +101,9 @@ def _tried(session: Session, asked: str, ask: Callable[[Session], object], right
         problem = refusal.what
     except ImplementationError as failure:
         problem = failure.what
+        if isinstance(failure, TimedOut) and not session.unread:
+            # At the end of its input a program writes what it held back, so that the command below shows an answer.
+            problem += "; if the command below does answer, the program does not write each reply out at once: flush it"
     number = session.sent.partition(b" ")[0]
     return Trial(
         asked,

@@ -298,6 +298,8 @@ def particulars(verdict: Verdict) -> list[str]:
     halves = (("tokenizer", verdict.tokenizer), ("forward pass", verdict.forward))
     told = ", ".join(f"{name} {kind}" for name, kind in halves if kind)
     lines = [told] if told else []
+    if verdict.kind is Kind.TIMED_OUT:
+        lines.append("if it is only slow, give it longer: --timeout-s, or timeout_s in its manifest")
     return lines + [f"convention: {visible(convention)}" for convention in verdict.conventions]
 
 

@@ -85,6 +85,14 @@ def test_wrong_wiring_ends_at_the_first_request_with_its_bytes(flaw, received):
     assert trials[0].received.endswith(received)
 
 
+def test_replies_that_are_held_back_are_explained(tmp_path):
+    program = tmp_path / "held.py"
+    program.write_text("import sys\nfor line in sys.stdin: print(line.split()[0], 'unsupported')\n")
+    (trial,) = tried(f"{sys.executable} {program}", 0.5)
+    assert trial.problem.endswith("the program does not write each reply out at once: flush it")
+    assert subprocess.run(trial.reproduce, shell=True, capture_output=True, check=True).stdout == b"1 unsupported\n"
+
+
 def test_the_command_line_shows_the_bytes_and_a_line_that_shows_them_again(capsys, tmp_path):
     bend = "if verb == b'encode': reply = reply.replace(b'\\n', b'\\r\\n')"
     assert main(["smoke", bent(tmp_path, bend)]) == 1
