@@ -181,7 +181,7 @@ def test_a_precision_that_is_not_declared_is_seen_and_no_sub_block_accused(preci
         ("norm-ffn-gain-of-attention", FEED_FORWARD, "the gain of the norm before the feed-forward"),
         ("ffn-gelu", FEED_FORWARD, "the activation"),
         ("ffn-gate-up-swapped", FEED_FORWARD, "which of w1"),
-        ("last-layer-skipped", (4, "attention"), "look at"),
+        ("last-layer-skipped", (4, "attention"), "how many layers run"),
         ("layers-reversed", ATTENTION, "the order of the layers"),
         ("embedding-scaled", EMBEDDING, "look at the embedding"),
         ("norm-final-missing", FINAL_NORM, "the last norm"),

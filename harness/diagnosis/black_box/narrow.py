@@ -57,9 +57,22 @@ def narrowed(tracer: Tracer, found: Found) -> Narrowed:
             "agrees behind the last block with a gain of ones: look at the last norm: whether it is applied, and "
             "with its own gain"
         )
+    elif _does_nothing(tracer, found, found.first):
+        result.conclusion = (
+            f"the residual stream is as it was before: the {found.first[1]} of layer {found.first[0]} adds nothing: "
+            "look at how many layers run, and whether this output is added"
+        )
     else:
         _Search(tracer, found, result).run()
     return result
+
+
+def _does_nothing(tracer: Tracer, found: Found, place: Place) -> bool:
+    """Whether a program's angles are those of the stream before the sub-block."""
+    probe = next(p for p in found.probes if (p.place, p.feed.name) == (place, found.run))
+    reading = next(r for r in found.readings if (r.layer, r.block, r.run) == (*place, found.run))
+    before = cut(tracer.subject, tracer.places[tracer.places.index(place) - 1])
+    return _gives(tracer, tracer.exact, replace(probe, checkpoint=replace(probe.checkpoint, tensors=before)), reading)
 
 
 class _Search:
@@ -186,14 +199,15 @@ def explaining(tracer: Tracer, found: Found, faults: Iterable[tuple[str, Ops]]) 
         The names that fit, the number of angles that they explain, and how many faults were tried.
     """
     assert found.first is not None
-    asked = [p for p in found.probes if p.feed.name == found.run and p.place in (found.first, FINAL_NORM)]
-    readings = {(r.layer, r.block): r for r in found.readings if r.run == found.run}
+    asked = [p for p in found.probes if p.place in (found.first, FINAL_NORM)]
+    asked.sort(key=lambda probe: probe.feed.name != found.run)  # what tells most comes first
+    readings = {(r.layer, r.block, r.run): r for r in found.readings}
     names: list[str] = []
     n_tried = n_angles = 0
     for name, ops in faults:
         n_tried += 1
-        program = Program(ops, tracer.exact.dtype)
-        if asked and all(_gives(tracer, program, probe, readings[probe.place]) for probe in asked):
+        program = Program(ops, np.float32)
+        if asked and all(_gives(tracer, program, one, readings[*one.place, one.feed.name]) for one in asked):
             names.append(name)
             n_angles = sum(len(probe.expected) for probe in asked)
     return names, n_angles, n_tried
@@ -205,7 +219,7 @@ def _gives(tracer: Tracer, program: Program, probe: Probe, reading: AngleReading
     config = replace(subject.config, n_layers=checkpoint.config.n_layers)
     try:
         streams = program.streams(config, checkpoint.tensors, probe.feed.fed, probe.feed.n_read)
-        logits = program.logits(config, streams[probe.place], subject.gain_at(probe.place), probe.book.classifier)
+        logits = program.logits(config, streams[FINAL_NORM], subject.gain_at(probe.place), probe.book.classifier)
     except (ArithmeticError, IndexError, ValueError, TypeError, KeyError):
         return False  # this fault cannot be on this model
     said = probe.book.chosen(logits)

@@ -46,7 +46,10 @@ class Program:
     def streams(
         self, config: ModelConfig, tensors: Mapping[str, Weight], ids: Sequence[int], n_read: int
     ) -> dict[Place, Array]:
-        """The residual stream (n_read, dim) behind every sub-block, at the last positions of ids."""
+        """The residual stream (n_read, dim) behind every sub-block, at the last positions of ids.
+
+        Behind the last norm's place it is what was computed last; a sub-block that did not run is not there.
+        """
         parts: dict[Place, list[Array]] = {}  # several where a fault needs one position at a time
 
         def tap(name: str, layer: int, value: Array) -> None:
@@ -55,7 +58,7 @@ class Program:
 
         self._run(config, tensors, ids, tap)
         found = {place: np.concatenate(part)[-n_read:] for place, part in parts.items()}
-        found[FINAL_NORM] = found[config.n_layers - 1, "feed-forward"]
+        found[FINAL_NORM] = found[next(reversed(found))]
         return found
 
     def largest_score(self, config: ModelConfig, tensors: Mapping[str, Weight], ids: Sequence[int]) -> float:

@@ -46,6 +46,7 @@ SHRUNK = 1e-3  # a distance that an edit shrinks so much is no longer the same d
 _N_READ = 8
 _SHORT, _LONG = 10, 150  # letters of a prompt
 _UNPROMPTED = 4  # codes that are not read, where there is no prompt
+_PLAIN = 2.0**-6  # every value of an embedding that cannot be misread
 _LOUD = 200.0  # the largest score of the loud run: past 88, where exp of a float32 overflows
 
 
@@ -340,18 +341,17 @@ class Tracer:
     def _weigh_classifier(self, found: Found, feed: Feed) -> None:
         """Is it the embedding, or the product behind it that reads every probe?
 
-        All tokens get one embedding that is hard to misread: every value positive, every group of one scale.
+        All tokens get one embedding that cannot be misread, the same value in every channel; the last gain makes a
+        state of it whose int8 codes would be a fraction below or above the next, and whose sums are large.
         """
         config = self.subject.config
         group = self.subject.group_size or config.dim
-        ramp = (1 - 0.7 * (np.arange(config.dim) % group) / group) * 2.0**-6
-        tensors = changed(
-            cut(self.subject, EMBEDDING), {"tok_embedding": lambda table: np.tile(ramp, (len(table), 1))}
-        )
-        try:
-            if not is_wrong(self.small_reading(tensors, EMBEDDING, feed)):
-                return
-        except InputError:  # groups of one value: the state is the same in all channels, and no plane shows it
+        at = np.arange(config.dim) % group
+        code = np.floor(127 * (1 - 0.4 * at / group)) - np.where(at % 2, 0.1, 0.9) * (at > 0)
+        plain = replace(self.subject, final_gain=code / 127)
+        tensors = changed(cut(self.subject, EMBEDDING), {"tok_embedding": lambda table: np.full_like(table, _PLAIN)})
+        streams = Streams.of(plain, tensors, feed, self.exact, self._few)
+        if not is_wrong(self.read(Probe.of(streams, FINAL_NORM, tensors))):
             return
         if self.subject.is_int8:
             found.first = (0, "attention")
