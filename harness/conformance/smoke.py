@@ -103,7 +103,7 @@ def _tried(session: Session, asked: str, ask: Callable[[Session], object], right
         problem = failure.what
         if isinstance(failure, TimedOut) and not session.unread:
             # At the end of its input a program writes what it held back, so that the command below shows an answer.
-            problem += "; if the command below does answer, the program does not write each reply out at once: flush it"
+            problem += "; if the command below answers, it does not write each reply out at once: flush it"
     number = session.sent.partition(b" ")[0]
     return Trial(
         asked,

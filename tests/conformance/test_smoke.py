@@ -89,7 +89,7 @@ def test_replies_that_are_held_back_are_explained(tmp_path):
     program = tmp_path / "held.py"
     program.write_text("import sys\nfor line in sys.stdin: print(line.split()[0], 'unsupported')\n")
     (trial,) = tried(f"{sys.executable} {program}", 0.5)
-    assert trial.problem.endswith("the program does not write each reply out at once: flush it")
+    assert trial.problem.endswith("it does not write each reply out at once: flush it")
     assert subprocess.run(trial.reproduce, shell=True, capture_output=True, check=True).stdout == b"1 unsupported\n"
 
 
