@@ -54,6 +54,7 @@ def index(out: Path) -> str:
             if suffix:
                 entry += f"group_size = {model.group_size}\n"
             entries.append(entry + f'description = "{model.description}{", int8" if suffix else ""}"\n')
+    entries.append(_llama3_entry(out))
     return "# Written by `python -m training.make`; the files never change once goldens name them.\n\n" + "\n".join(
         entries
     )
@@ -61,6 +62,20 @@ def index(out: Path) -> str:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _llama3_entry(out: Path) -> str:
+    directory = out / llama3.NAME
+    lines = {
+        "name": llama3.NAME,
+        "file": llama3.NAME,
+        "tokenizer": f"{llama3.NAME}/tokenizer.json",
+        "sha256": _sha256_of_directory(directory),
+        "tokenizer_sha256": _sha256(directory / "tokenizer.json"),
+        "format": "huggingface",
+        "description": llama3.DESCRIPTION,
+    }
+    return "[[model]]\n" + "".join(f'{key} = "{value}"\n' for key, value in lines.items())
 
 
 def _sha256_of_directory(directory: Path) -> str:

@@ -44,7 +44,8 @@ def command(
         int | None, typer.Option("--group-size", min=1, help="Values per scale, for llama2c-v2.", show_default="64")
     ] = None,
     tokenizer_file: Annotated[
-        Path | None, typer.Option(
+        Path | None,
+        typer.Option(
             "-z",
             "--tokenizer",
             help="A tokenizer to go along: a file of any format, a checkpoint or a directory that holds one.",

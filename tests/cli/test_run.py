@@ -73,7 +73,7 @@ def test_operations_are_timed_and_change_no_text(dtype, write):
 
 
 def test_memory_is_that_of_the_dimensions(write):
-    """260,096 weights; five layers of 32 keys and as many values."""
+    """260,032 weights; five layers of 32 keys and as many values."""
     for dtype, weights, cache in (("float32", "1.04 MB", "51.2 kB"), ("float64", "2.08 MB", "102 kB")):
         _, _, err = write(GQA, "-t", "0", "-n", "40", "--dtype", dtype)
         assert f"memory: weights {weights}, keys and values of 40 positions {cache}" in err

@@ -9,7 +9,7 @@ import pytest
 from harness import formats, models
 from harness.checkpoint import Checkpoint, expected_shapes
 from harness.conversion.convert import convert
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, TokenizerError
 from harness.formats import WriteOptions, hf_names, huggingface, llama_names, torch_zip
 from harness.model_config import PHI_2, Block, ModelConfig, RopeScaling
 
@@ -68,6 +68,75 @@ def test_block_formats_are_held_against_their_own_bound(dtype, bound, tmp_path):
     done = convert(tmp_path / "m.npz", tmp_path / "m.gguf", options=WriteOptions(dtype=dtype))
     assert {one.dtype for one in done.roundings} == {dtype}
     assert all(0 < one.largest <= bound for one in done.roundings)
+
+
+# ---- the tokenizer
+
+
+@pytest.mark.parametrize(
+    ("to", "files"),
+    [
+        ("huggingface", {"tokenizer.json", "tokenizer.model", "tokenizer_config.json"}),
+        ("huggingface-bin", {"tokenizer.json", "tokenizer.model", "tokenizer_config.json"}),
+        ("meta", {"tokenizer.model"}),
+        ("gguf", None),
+        ("lmw-c", None),
+    ],
+)
+def test_the_tokenizer_goes_into_a_format_that_has_a_place_and_comes_back_as_a_file(to, files, tmp_path):
+    gqa = models.locate("gqa")
+    words = formats.read_tokenizer(gqa.tokenizer)
+    done = convert(gqa.checkpoint, tmp_path / "there", to=to, options=WriteOptions(tokenizer=words))
+    assert done.tokenizer == "the tokenizer is in it"
+    if files:
+        assert files < {path.name for path in (tmp_path / "there").iterdir()}
+    back = convert(tmp_path / "there", tmp_path / "back.bin")
+    assert back.tokenizer == f"the tokenizer is in {tmp_path / 'back-tok.bin'}"
+    again = formats.read_tokenizer(tmp_path / "back-tok.bin")
+    assert again.pieces == words.pieces
+    np.testing.assert_array_equal(again.scores, words.scores)
+    text = "Zoë saw  a 🦙.\n“Hello!”"
+    assert again.encode(text) == words.encode(text)
+    assert back.roundings == []
+
+
+@pytest.mark.parametrize("to", ["huggingface", "gguf", "npz"])
+def test_a_byte_level_tokenizer_goes_along(to, tmp_path):
+    llama3 = models.locate("llama3")
+    words = formats.read_tokenizer(llama3.checkpoint)
+    done = convert(llama3.checkpoint, tmp_path / "there", to=to)
+    inside = tmp_path / ("there-tok.json" if to == "npz" else "there")
+    assert done.tokenizer == (f"the tokenizer is in {inside}" if to == "npz" else "the tokenizer is in it")
+    again = formats.read_tokenizer(inside)
+    assert (again.pieces, again.bos_id, again.eos_id) == (words.pieces, words.bos_id, words.eos_id)
+    for text in ("Zoë's 12345  llamas\n\n <|eot_id|>", "", "日本"):
+        assert again.encode(text) == words.encode(text)
+
+
+def test_a_tokenizer_that_its_own_format_holds_and_the_other_cannot_is_left_out_and_told(tmp_path):
+    """Unless it was asked for: then it must arrive."""
+    llama3 = models.locate("llama3")
+    plain = replace(formats.read(llama3.checkpoint).config, rope_theta=1e4, rope_scaling=None, vocab_size=624)
+    words = formats.read_tokenizer(llama3.checkpoint)
+    formats.write(make(plain), tmp_path / "hf", options=WriteOptions(tokenizer=words))
+    done = convert(tmp_path / "hf", tmp_path / "m.lmw")
+    assert done.tokenizer.startswith("the tokenizer is left out: a list of ranks cannot say")
+    assert formats.detect(tmp_path / "m.lmw").read_tokenizer(tmp_path / "m.lmw") is None
+    with pytest.raises(TokenizerError, match="a list of ranks cannot say"):
+        convert(tmp_path / "hf", tmp_path / "other.lmw", options=WriteOptions(tokenizer=words))
+    assert not (tmp_path / "other.lmw").exists()
+
+
+def test_another_tokenizer_beside_the_result_is_not_replaced(tmp_path):
+    gqa = models.locate("gqa")
+    words = formats.read_tokenizer(gqa.tokenizer)
+    (tmp_path / "m-tok.bin").write_bytes(b"mine")
+    with pytest.raises(CheckpointError, match="another tokenizer is there already"):
+        convert(gqa.checkpoint, tmp_path / "m.npz", options=WriteOptions(tokenizer=words))
+    assert sorted(os.listdir(tmp_path)) == ["m-tok.bin"]
+    (tmp_path / "m-tok.bin").write_bytes(gqa.tokenizer.read_bytes())
+    convert(gqa.checkpoint, tmp_path / "m.npz", options=WriteOptions(tokenizer=words))
+    assert sorted(os.listdir(tmp_path)) == ["m-tok.bin", "m.npz"]
 
 
 # ---- what is wrong, and named
@@ -218,6 +287,24 @@ def test_an_older_file_stays_until_the_new_one_is_right(source, tmp_path, monkey
     with pytest.raises(CheckpointError):
         convert(source, out)
     assert out.read_bytes() == b"older"
+
+
+@pytest.mark.parametrize("to", ["gguf", "huggingface", "huggingface-bin", "safetensors", "npz"])
+def test_the_embedded_llama_3_goes_through_every_format_that_can_hold_it(to, tmp_path):
+    there = convert(models.locate("llama3").checkpoint, tmp_path / "there", to=to)
+    back = convert(tmp_path / "there", tmp_path / "back", to="huggingface", options=WriteOptions(dtype="bfloat16"))
+    assert there.roundings == back.roundings == []
+    before, after = formats.read(models.locate("llama3").checkpoint), formats.read(tmp_path / "back")
+    assert before.config == after.config
+    for name, tensor in before.tensors.items():
+        np.testing.assert_array_equal(after.tensors[name], tensor, err_msg=name)
+
+
+@pytest.mark.parametrize("to", ["llama2c-v0", "llama2c-v1", "llama2c-v2", "llama2c-pt", "meta", "lmw-a", "lmw-c"])
+def test_the_embedded_llama_3_is_refused_with_the_reason_where_it_has_no_place(to, tmp_path):
+    with pytest.raises(CheckpointError, match=r"cannot hold this model: .*(rope|rotary|scaling)"):
+        convert(models.locate("llama3").checkpoint, tmp_path / "there", to=to)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("model", ["gqa", "mha", "mqa"])
