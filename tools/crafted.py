@@ -1,7 +1,8 @@
 """What relations and shrinking come to on faults that are compiled into our programs, and on honest ones.
 
     python tools/crafted.py relations    # which relation each compiled fault breaks
-    python tools/crafted.py honest       # relations on honest builds and lower precisions: none may break
+    python tools/crafted.py honest       # relations on honest builds: none may break
+    python tools/crafted.py rounded      # the same on programs of lower precisions
     python tools/crafted.py shrinking    # bytes and tokens of the smallest failure of each compiled fault
 
 docs/relations.md and docs/shrinking.md have the figures.
@@ -85,11 +86,12 @@ def relations(program: str, only: list[str], levels: list[str]) -> dict[str, lis
     return broken
 
 
-def honest(levels: list[str]) -> int:
-    """Relations on honest programs; return how many break."""
+def honest(levels: list[str], *, only_rounded: bool) -> int:
+    """Relations on honest programs; return how many break. Those in numpy are asked about one model alone."""
     n_broken = n_programs = n_held = n_tokens = 0
-    for one in [*programs(), *rounded_programs()]:
-        found = judged(one.impl, ["relations"], levels)
+    for one in rounded_programs() if only_rounded else programs():
+        cases = select(["relations"], models=["gqa"] if only_rounded else None)
+        found = [v for group in check([one.impl], cases, levels=levels, diagnose=False) for v in group]
         wrong = [v for v in found if v.kind.is_failure or v.kind is Kind.INCONCLUSIVE]
         held = [v for v in found if v.kind.is_green]
         ties = [v.case for v in held if v.kind is not Kind.EXACT]
@@ -109,10 +111,10 @@ def honest(levels: list[str]) -> int:
 def shrinking(program: str, only: list[str], seconds: float) -> None:
     """The size of each fault's smallest failure."""
     sizes = []
-    cases = select(["core", "stress"])
+    suites = (select(["core"], quick=True), select(["core"]), select(["stress"]))
     for compiled, patch in compiled_faults(program, only):
         impl = ProcessImplementation(patched(compiled, patch))
-        wrong = next(failing(impl, cases), None)
+        wrong = next((one for cases in suites for one in failing(impl, cases)), None)
         if wrong is None:
             print(f"{patch.name:32} nothing fails", flush=True)
             continue
@@ -140,7 +142,7 @@ def shrinking(program: str, only: list[str], seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("relations", "honest", "shrinking"))
+    parser.add_argument("what", choices=("relations", "honest", "rounded", "shrinking"))
     parser.add_argument("--program", default="c", help="in which the faults are compiled")
     parser.add_argument("--fault", action="append", default=[], help="only this one; may be repeated")
     parser.add_argument("--level", default="TEXT", help="levels to judge at, separated by commas")
@@ -149,8 +151,8 @@ def main() -> None:
     levels = given.level.split(",")
     if given.what == "relations":
         relations(given.program, given.fault, levels)
-    elif given.what == "honest":
-        raise SystemExit(bool(honest(levels)))
+    elif given.what in ("honest", "rounded"):
+        raise SystemExit(bool(honest(levels, only_rounded=given.what == "rounded")))
     else:
         shrinking(given.program, given.fault, given.seconds)
 

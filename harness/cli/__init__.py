@@ -22,6 +22,7 @@ COMMANDS = {
     "trace": "Name the first operation of a program whose output is wrong while its inputs are right.",
     "tokenizer": "Put thousands of hard texts to a program's tokenizer, and say what it does wrong.",
     "fuzz": "Put thousands of generated models to programs, and shrink what they get wrong.",
+    "shrink": "Turn a failure into the smallest model and request that still show it.",
     "precision": "Say what lower precisions cost a model: size, divergence, agreement, perplexity.",
     "record": "Make or renew goldens, showing what would change.",
     "report": "Render run files as text, markdown, a page with plots, JSON, CSV, JUnit or a badge.",

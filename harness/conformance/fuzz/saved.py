@@ -213,7 +213,7 @@ def _readme(failure: Failure, subject: Subject, prompt: Sequence[int], ask: Ask)
     ]
     if parting is not None and parting.actual_text:
         lines += [
-            "where this program goes on with",
+            "and this program goes on, at the first wrong token, with",
             "",
             *(f"    {one}" for one in _visible(parting.actual_text.encode("utf-8", "surrogateescape"))),
             "",

@@ -81,6 +81,7 @@ class Program:
         # What the reference answers, and what the judges say of an answer: many relations ask the same.
         self.goldens: dict[tuple[str, str, bytes, int], tuple[Reference, Case]] = {}
         self.judged: dict[tuple[Question, bytes, str], Verdict] = {}
+        self._known: dict[tuple[Question, bool], Said] = {}
         self._sessions: dict[int, Session] = {}
         self._stack = contextlib.ExitStack()
         self._is_told = not (names_in(manifest.protocol) & {"model", "model_dir"} or manifest.prepare)
@@ -90,6 +91,13 @@ class Program:
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
+
+    def known(self, question: Question, *, in_text: bool = False) -> Said:
+        """Return what it answered when it was asked this first: most relations are about the same answer."""
+        key = (question, in_text)
+        if key not in self._known:
+            self._known[key] = self.ask(question, in_text=in_text)
+        return self._known[key]
 
     def ask(self, question: Question, *, in_text: bool = False) -> Said:
         """Put a question."""

@@ -135,13 +135,16 @@ class _Trial:
         if name in ("top-p-beyond-1", "seed-0"):
             if manifest.conventions != "llama2.c":
                 return "a convention of llama2.c's, which it does not claim"
+            if manifest.greedy_only:
+                return "cannot sample"
             if not program.speaks_text:
                 return "asked of the command line, at level TEXT"
         if name == "threads" and "threads" not in manifest.placeholders:
             return "cannot be told how many threads to use"
         if name == "own-kv-heads" and manifest.needs.mha:
             return "is always given such models"
-        wanted = {"temperature", "steps"} if name == "more-steps" else {"temperature"}
+        wanted = set() if manifest.greedy_only else {"temperature"}
+        wanted |= {"steps"} if name == "more-steps" else set()
         if not program.speaks_ids and (missing := wanted - manifest.placeholders):
             return f"has no {min(missing)}, so it cannot be asked this"
         if (
@@ -178,7 +181,7 @@ class _Trial:
         else:
             in_text = name in ("top-p-beyond-1", "seed-0")
             first, second = self._two_questions(plain, changed)
-            one = self.program.ask(first, in_text=in_text)
+            one = self.program.known(first, in_text=in_text)
             if one.seen.failure is None:
                 other = self.program.ask(second, in_text=in_text)
         for said in (one, other) if one.seen.failure is None else (one,):

@@ -85,7 +85,7 @@ def keep(
         with Trier(impl, levels=(level,), time_s=time_s) as trier, blas_threads(1), TemporaryDirectory() as home:
             files = write(repro.model, Path(home), shrunk.format, impl.manifest.needs.tokenizer_layout)
             found = trier.try_files(files, subject, prompt, [repro.ask])[-1]
-            if found.verdict.kind.is_failure or level == shrunk.found.what:
+            if found.verdict.kind is shrunk.found.verdict.kind or level == shrunk.found.what:
                 wrong = found if found.verdict.kind.is_failure else shrunk.found
                 return saved.keep(
                     subject,

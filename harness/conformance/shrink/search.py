@@ -38,6 +38,7 @@ __all__ = ["Progress", "Shrunk", "shrink"]
 # leave alone too.
 _CLEAR_FLOORS = 16.0
 _CLEAR_SHARE = 2.0**-9
+_SPECIALS = ("<unk>", "BOS", "EOS")  # the first ids
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,6 +136,15 @@ def _signature(verdict: Verdict) -> tuple[Kind, bool, bool]:
     return verdict.kind, verdict.tokenizer is Kind.MISMATCH, verdict.forward is Kind.MISMATCH
 
 
+def _in_words(model: Model, verdict: Verdict) -> bool:
+    """Whether what is right and what is wrong can both be read: neither a special token, nor blank."""
+    parting = verdict.divergence
+    if parting is None or parting.expected is None or parting.actual is None:
+        return False
+    ids, pieces = (parting.expected, parting.actual), model.tokenizer.pieces
+    return all(len(_SPECIALS) <= i < len(pieces) and pieces[i].strip() for i in ids)
+
+
 class _Search:
     """One search for a small failure."""
 
@@ -151,6 +161,8 @@ class _Search:
     ) -> None:
         self._trier, self._format, self._home, self._random = trier, format, home, random
         self._signature = _signature(verdict)
+        self._verdict = verdict
+        self._wants_words = False
         self._clock, self._deadline, self._progress = clock, deadline, progress
         self._seen: set[bytes] = set()
         self.best: tuple[Repro, Asked, Subject] | None = None
@@ -158,6 +170,7 @@ class _Search:
 
     def run(self, start: Repro) -> bool:
         """Search; return whether nothing more can be left out."""
+        self._wants_words = _in_words(start.model, self._verdict)
         if not self._signature[1]:  # what the tokenizer gets wrong depends on the pieces that there are
             self._draw(start)
         if self.best is None and not self._fails(start, is_start=True):
@@ -189,7 +202,11 @@ class _Search:
         for candidate in candidates(repro, found, subject, self._redrawn):
             if self._is_over:
                 return False
-            if candidate.size < size and self._fails(candidate):
+            try:
+                is_smaller = candidate.size < size
+            except TokenizerError:  # a piece of the prompt is missing
+                continue
+            if is_smaller and self._fails(candidate):
                 return True
         return False
 
@@ -229,7 +246,9 @@ class _Search:
         return found if is_same else None
 
     def _is_clear(self, repro: Repro, subject: Subject, prompt: list[int], found: Asked) -> bool:
-        """Whether no honest program could come to another choice up to where it goes wrong."""
+        """Whether no honest program could come to another choice up to where it goes wrong, and it can be read."""
+        if self._wants_words and not _in_words(repro.model, found.verdict):
+            return False
         if found.verdict.kind is not Kind.MISMATCH or repro.ask.temperature != 0:
             return True  # it failed by itself; or the judge has already tried every logit within the noise
         case = subject.golden(prompt, repro.ask)

@@ -33,6 +33,8 @@ def candidates(repro: Repro, found: Asked, subject: Subject, redrawn: Redrawn) -
     yield from _smaller_models(repro, redrawn)
     yield from _smaller_vocabularies(repro, subject, redrawn)
     yield from _shorter_prompts(repro)
+    if repro.ask.n > 1:
+        yield _of_tokens(repro, repro.ask.n - 1)
     if repro.ask.temperature != 0:
         yield replace(repro, ask=Ask(repro.ask.n))
     if not repro.config.is_tied:
@@ -82,13 +84,17 @@ def _smaller_vocabularies(repro: Repro, subject: Subject, redrawn: Redrawn) -> I
 def _shorter_runs(repro: Repro, verdict: Verdict) -> Iterator[Repro]:
     """Fewer tokens, and a context that holds no more than the run."""
     n = repro.ask.n
-    shorter = [1, n // 2, n - 1]
+    shorter = [1, n // 2]
     if verdict.divergence is not None:
         shorter.insert(0, verdict.divergence.step + 1)
     for fewer in shorter:
         if 0 < fewer < n:
-            yield _fitted(replace(repro, ask=replace(repro.ask, n=fewer)))
+            yield _of_tokens(repro, fewer)
     yield _fitted(repro)
+
+
+def _of_tokens(repro: Repro, n: int) -> Repro:
+    return _fitted(replace(repro, ask=replace(repro.ask, n=n)))
 
 
 def _fitted(repro: Repro) -> Repro:
