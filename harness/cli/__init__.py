@@ -20,10 +20,12 @@ COMMANDS = {
     "adopt": "Find how a program wants to be called, and write its manifest.",
     "smoke": "Try a new program of the line protocol with three requests, and show every byte.",
     "trace": "Name the first operation of a program whose output is wrong while its inputs are right.",
+    "probe": "Make a program print the name of its own bug, by models that ask for it.",
     "tokenizer": "Put thousands of hard texts to a program's tokenizer, and say what it does wrong.",
     "fuzz": "Put thousands of generated models to programs, and shrink what they get wrong.",
     "shrink": "Turn a failure into the smallest model and request that still show it.",
     "precision": "Say what lower precisions cost a model: size, divergence, agreement, perplexity.",
+    "selftest": "Put programs with known faults, and honest ones, to the gate, and say what it is worth.",
     "record": "Make or renew goldens, showing what would change.",
     "report": "Render run files as text, markdown, a page with plots, JSON, CSV, JUnit or a badge.",
 }
