@@ -87,7 +87,10 @@ def test_wrong_wiring_ends_at_the_first_request_with_its_bytes(flaw, received):
 
 def test_replies_that_are_held_back_are_explained(tmp_path):
     program = tmp_path / "held.py"
-    program.write_text("import sys\nfor line in sys.stdin: print(line.split()[0], 'unsupported')\n")
+    program.write_text(
+        "import sys\nheld = open(1, 'w', buffering=1 << 16)\n"
+        "for line in sys.stdin: print(line.split()[0], 'unsupported', file=held)\n"
+    )
     (trial,) = tried(f"{sys.executable} {program}", 0.5)
     assert trial.problem.endswith("it does not write each reply out at once: flush it")
     assert subprocess.run(trial.reproduce, shell=True, capture_output=True, check=True).stdout == b"1 unsupported\n"
