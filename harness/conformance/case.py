@@ -13,12 +13,12 @@ A golden is `golden/<suite>/<case>.toml`:
     steps, temperature, topp, seed    as llama2.c's -n, -t, -p and -s
     system, stdin               of a chat; `system_hex`, `stdin_hex` likewise
     [expected]
-    ends                        "bos" (the model ended it) or "steps"
+    ends                        "bos" or "eos" (the model ended it, "eos" in a byte-level vocabulary) or "steps"
     stdout_sha256               of llama2.c's whole stdout
     text                        that stdout without its final newline; `text_hex` where it is not UTF-8
     prompt_ids                  honest encoding of the (first) prompt, BOS first
     ids                         absent where only the text is known; otherwise
-                                generate: every id after BOS, forced and sampled, and a BOS that ends it;
+                                generate: every id after BOS, forced and sampled, and the one that ends it;
                                 chat: every id fed after the first BOS. The last id of an answer may be printed
                                 and never fed.
     margins                     [[step, margin, runner-up id], ...]: of the greedy choices, the few that were
@@ -43,7 +43,8 @@ And one asks a program twice and compares it with itself; it expects nothing, an
                                 steps: positions of each
 
 Unknown keys, wrong types and contradictions (a text without its hash, ids that do not start with the prompt)
-are `CaseError`s that name the file and the key. Ids that end in BOS end in `prompt_ids[0]`.
+are `CaseError`s that name the file and the key. Ids that end in BOS end in `prompt_ids[0]`; what "eos" says of the
+last id is for the vocabulary to confirm.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class Case:
         prompt, system: None where the option is left out.
         ids: None where only the text is known.
         stdout: llama2.c's stdout, final newline included.
-        ends: "bos" or "steps".
+        ends: "bos", "eos" or "steps".
         texts, decoded: of an "encode"; it has no prompt, ids or stdout.
         rows: of "logits", whose ids are fed after prompt_ids, which is BOS; it has no stdout.
         path: the file it was read from; no part of its value.
@@ -413,6 +414,8 @@ def _contradiction(case: Case) -> tuple[str, str] | None:
         has_bos = case.n_generated > 0 and case.ids[-1] == case.prompt_ids[0]
         if has_bos != (case.ends == "bos"):
             return "expected.ends", f"says {case.ends}, the ids say {'bos' if has_bos else 'steps'}"
+        if case.ends == "eos" and not case.n_generated:
+            return "expected.ends", "says eos, but no id is generated"
     for margin in case.margins:
         if margin.step >= max(case.n_generated, 1):
             return "expected.margins", f"step {margin.step} is past the last generated id"

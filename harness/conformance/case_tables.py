@@ -50,7 +50,7 @@ class _RequestTable(_Table):
 
 
 class _ExpectedTable(_Table):
-    ends: Literal["bos", "steps"]
+    ends: Literal["bos", "eos", "steps"]
     stdout_sha256: _Sha256
     text: str | None = None
     text_hex: _Hex | None = None

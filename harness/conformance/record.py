@@ -280,7 +280,8 @@ def answer(plan: PlannedCase) -> Case:
     files = locate(plan.model)
     model = load(files.checkpoint, files.tokenizer)
     engine, source = _reference(model)
-    prompt_ids = tuple(model.tokenizer.encode(plan.prompt or b""))
+    vocabulary = model.vocabulary
+    prompt_ids = tuple(vocabulary.encode(plan.prompt or b""))
     with blas_threads(1):
         ids = tuple(
             generate(
@@ -290,9 +291,12 @@ def answer(plan: PlannedCase) -> Case:
                 temperature=plan.temperature,
                 topp=plan.topp,
                 seed=plan.seed,
+                stop=vocabulary.stop_ids,
             )
         )
-    has_bos = len(ids) >= len(prompt_ids) and ids[-1] == prompt_ids[0]
+    ends = "steps"
+    if len(ids) >= len(prompt_ids) and ids[-1] in vocabulary.stop_ids:
+        ends = "bos" if ids[-1] == prompt_ids[0] else "eos"
     return Case(
         name=plan.name,
         suite=plan.suite,
@@ -309,8 +313,8 @@ def answer(plan: PlannedCase) -> Case:
         stdin=b"",
         prompt_ids=prompt_ids,
         ids=ids,
-        stdout=model.tokenizer.print_text([prompt_ids[0], *ids]) + b"\n",
-        ends="bos" if has_bos else "steps",
+        stdout=vocabulary.print_text([prompt_ids[0], *ids]) + b"\n",
+        ends=ends,
         margins=_closest(engine, prompt_ids, ids) if plan.temperature == 0 else (),
         provenance=Provenance(source),
     )

@@ -13,8 +13,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from harness import models
-from harness import tokenizer as tokenizers
+from harness import formats, models
 from harness.conformance import case as cases
 from harness.conformance.case import Case, Margin, ModelRef, Provenance, read_case, render, write_case
 from harness.errors import CaseError
@@ -109,6 +108,16 @@ def test_a_request_carries_every_setting_of_the_case() -> None:
     assert (request.model, request.tokenizer) == (Path("m.bin"), Path("t.bin"))
     assert (request.prompt, request.steps, request.temperature) == (b"Hi", 7, 0.5)
     assert (request.topp, request.seed, request.threads, request.mode) == (0.25, -1, 3, "generate")
+
+
+def test_a_text_may_end_with_an_id_that_is_no_bos(tmp_path: Path) -> None:
+    ended = replace(EXAMPLE, ids=(13, 434, 7), ends="eos")
+    write_case(ended, tmp_path / "bos-swap.toml")
+    assert read_case(tmp_path / "bos-swap.toml") == ended
+    with pytest.raises(ValueError, match=r"expected\.ends"):
+        write_case(replace(EXAMPLE, prompt_ids=(1, 13, 434), ids=(13, 434), ends="eos", margins=()), tmp_path / "b.toml")
+    with pytest.raises(ValueError, match=r"expected\.ends"):
+        write_case(replace(EXAMPLE, ends="eos"), tmp_path / "b.toml")
 
 
 def test_blanks_at_line_ends_are_visible() -> None:
@@ -414,7 +423,7 @@ def test_a_golden_agrees_with_its_tokenizer(case: Case) -> None:
     except ModelNotFound as absent:
         pytest.skip(str(absent))
     assert files.format == case.model.format
-    tokenizer = tokenizers.read(files.tokenizer)
+    tokenizer = formats.read_tokenizer(files.tokenizer)
     if case.is_chat:
         assert case.ids is not None
         assert case.ids[: len(case.prompt_ids) - 1] == case.prompt_ids[1:]
