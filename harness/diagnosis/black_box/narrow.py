@@ -68,11 +68,14 @@ def narrowed(tracer: Tracer, found: Found) -> Narrowed:
 
 
 def _does_nothing(tracer: Tracer, found: Found, place: Place) -> bool:
-    """Whether a program's angles are those of the stream before the sub-block."""
-    probe = next(p for p in found.probes if (p.place, p.feed.name) == (place, found.run))
-    reading = next(r for r in found.readings if (r.layer, r.block, r.run) == (*place, found.run))
-    before = cut(tracer.subject, tracer.places[tracer.places.index(place) - 1])
-    return _gives(tracer, tracer.exact, replace(probe, checkpoint=replace(probe.checkpoint, tensors=before)), reading)
+    """Whether the stream behind a sub-block is what it was before: read in a plane that is made for that one."""
+    subject = tracer.subject
+    feed = next(probe.feed for probe in found.probes if probe.feed.name == found.run)
+    before = tracer.places[tracer.places.index(place) - 1]
+    tensors = cut(subject, before)
+    probe = Probe.of(tracer.streams(tensors, feed, few=True), before, tensors)
+    behind = subject.checkpoint(cut(subject, place), probe.book.classifier, subject.gain_at(before))
+    return not is_wrong(tracer.read(replace(probe, checkpoint=behind)))
 
 
 class _Search:
