@@ -1,13 +1,10 @@
-"""Look for false alarms: honest builds of our C program, judged by the code that judges everybody.
+"""Look for false alarms: honest programs, judged by the code that judges everybody.
 
     python tools/false_alarms.py --out false-alarms.jsonl
 
-For each model many cases are made on the fly: prompts are beginnings of the model's own texts (and none at all), half
-of them continued greedily, half drawn from seeds at several temperatures and nuclei; the reference engine answers
-them. Each build of `tools/honest.py` is then judged by `verify_group` on all of them. A verdict that is not green is
-a false alarm.
-
-A line is written for each (model, batch of cases, build); started again with the same file, it goes on.
+The programs and the cases are those of `harness selftest` (`harness/conformance/selftest/honest.py` and `alarms.py`),
+which adds them up; here a line is written for each (model, batch of cases, program), and started again with the same
+file it goes on.
 """
 
 from __future__ import annotations
@@ -15,101 +12,28 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import random
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from honest import BUILDS, Build
-
-from harness.adapters import manifest as manifests
-from harness.adapters.implementation import ProcessImplementation
-from harness.adapters.process import Limits
-from harness.conformance.case import Case
-from harness.conformance.record import PlannedCase, answer
-from harness.conformance.verify import reference_of, verify_group
-from harness.engine import blas_threads, generate
-from harness.errors import MissingDependency
-from harness.models import ModelNotFound, impls_dir, locate
+from harness.conformance.selftest.alarms import BATCH, FLOAT32, INT8, Batch, Judged, available, cases, judged
+from harness.conformance.selftest.honest import programs
+from harness.rates import upper_limit
 from harness.results import Kind
 
-FLOAT32 = ("gqa", "mha", "mqa", "stories260K")
-INT8 = ("gqa-q8", "mha-q8", "mqa-q8")
-BATCH = 24
-# (temperature, top-p); greedy every other time.
-SAMPLERS = ((1.0, 0.9), (1.0, 1.0), (0.8, 0.9), (1.3, 0.95), (0.5, 0.5))
 
-
-def beginning(model: str, rng: random.Random) -> bytes | None:
-    """A beginning of a text that the model itself might write, cut anywhere; sometimes none."""
-    if rng.random() < 0.1:
-        return None
-    reference = reference_of(locate(model))
-    vocabulary = reference.model.tokenizer
-    with blas_threads(1):
-        fast = reference.ensemble[0]
-        ids = list(generate(fast, [1], steps=120, temperature=1.0, topp=1.0, seed=rng.getrandbits(31)))
-    text = vocabulary.print_text([1, *ids]).decode("utf-8", "ignore")
-    return text[: rng.randrange(1, max(2, min(len(text), 160)))].rstrip("\0").encode() or None
-
-
-def cases(model: str, batch: int) -> list[Case]:
-    """Make one batch: the same for the same model and number."""
-    rng = random.Random(f"{model} {batch}")
-    made = []
-    for i in range(BATCH):
-        temperature, topp = (0.0, 0.9) if i % 2 == 0 else SAMPLERS[(i // 2) % len(SAMPLERS)]
-        plan = PlannedCase(
-            name=f"{model}-{batch}-{i}",
-            suite="false-alarms",
-            tags=(),
-            why="an honest program must not be called wrong",
-            model=model,
-            prompt=beginning(model, rng),
-            steps=rng.choice((0, 256, 256, 400)),
-            temperature=temperature,
-            topp=topp,
-            seed=rng.getrandbits(31),
-        )
-        made.append(answer(plan))
-    return made
-
-
-def implementation(build: Build, *, is_int8: bool) -> ProcessImplementation:
-    """Our C program, compiled this way."""
-    base = manifests.load(impls_dir() / "c")[0]
-    compiler = ("{zig}", "cc") if build.compiler == "zig" else ("{cc}",)
-    command = (*compiler, *build.flags, "-std=gnu11", "-o", "{out}/run", "{src}/run.c", "-lm")
-    changes: dict[str, Any] = {
-        "name": "".join(c if c.isalnum() else "-" for c in build.name),
-        "build": (command,),
-    }
-    if is_int8:
-        changes |= {"precision": "q8", "formats": ("llama2c-v2",)}
-    return ProcessImplementation(base.model_copy(update=changes))
-
-
-def judge(made: list[Case], build: Build, model: str) -> dict[str, Any]:
-    """Run and judge one build on one batch."""
-    impl = implementation(build, is_int8=model in INT8)
-    threads = 2 if "-fopenmp" in build.flags else 1
-    verdicts = verify_group(made, impl, files=locate(model), limits=Limits(time_s=120), threads=threads)
+def row_of(found: Judged) -> dict[str, Any]:
     return {
-        "model": model,
-        "build": build.name,
-        "cases": len(verdicts),
-        "tokens": sum(v.n_judged for v in verdicts),
-        "kinds": Counter(str(v.kind) for v in verdicts),
-        "ties": sum(len(v.certificates) for v in verdicts),
-        "wrong": [[v.case, str(v.kind), v.reason, v.reproduce] for v in verdicts if not v.kind.is_green],
+        "model": found.batch.model,
+        "batch": found.batch.number,
+        "build": found.program,
+        "cases": found.n_cases,
+        "tokens": found.n_tokens,
+        "kinds": found.kinds,
+        "ties": found.n_ties,
+        "wrong": found.alarms,
     }
-
-
-def upper_limit(n: int, alpha: float = 0.05) -> float:
-    """Clopper-Pearson upper limit of a rate of which 0 of n were seen, one-sided."""
-    return 1.0 if n == 0 else 1 - alpha ** (1 / n)
 
 
 def render(rows: list[dict[str, Any]]) -> str:
@@ -133,8 +57,7 @@ def render(rows: list[dict[str, Any]]) -> str:
         n = sum(row["tokens"] for row in here)
         n_wrong = sum(len(row["wrong"]) for row in here)
         lines.append(f"{n:,} tokens, {n_wrong} false alarms.")
-        if not n_wrong:
-            lines.append(f"Upper limit (95 %): {upper_limit(n):.1e} per token.")
+        lines.append(f"Upper limit (95 %): {upper_limit(n_wrong, n):.1e} per token.")
         lines.append("")
     return "\n".join(lines)
 
@@ -148,31 +71,30 @@ def main() -> int:
     options = parser.parse_args()
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     done = {(row["model"], row["batch"], row["build"]) for row in rows}
-    for model in options.models.split(",") if options.models else (*FLOAT32, *INT8):
-        try:
-            locate(model)
-        except ModelNotFound as absent:
-            print(f"{model}: skipped, {absent}", file=sys.stderr)
-            continue
-        for batch in range(options.int8_batches if model in INT8 else options.batches):
-            todo = [build for build in BUILDS if (model, batch, build.name) not in done]
+    wanted = options.models.split(",") if options.models else [*FLOAT32, *INT8]
+    here = available(wanted)
+    for absent in set(wanted) - set(here):
+        print(f"{absent}: skipped, its files are not here", file=sys.stderr)
+    for model in here:
+        for number in range(options.int8_batches if model in INT8 else options.batches):
+            todo = [one for one in programs() if (model, number, one.name) not in done]
             if not todo:
                 continue
             start = time.perf_counter()
-            made = cases(model, batch)
-            for build in todo:
-                try:
-                    row = {"batch": batch, **judge(made, build, model)}
-                except MissingDependency as absent:
-                    print(f"{build.name}: skipped, {absent}", file=sys.stderr)
+            batch = Batch(model, number)
+            made = cases(batch)
+            for honest in todo:
+                found = judged(made, batch, honest)
+                if found.obstacle:
+                    print(f"{honest.name}: skipped, {found.obstacle}", file=sys.stderr)
                     continue
-                rows.append(row)
+                rows.append(row_of(found))
                 with options.out.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                for wrong in row["wrong"]:
-                    print(f"{model}, {build.name}: {wrong}", file=sys.stderr)
+                    file.write(json.dumps(rows[-1]) + "\n")
+                for wrong in found.alarms:
+                    print(f"{model}, {honest.name}: {wrong}", file=sys.stderr)
             spent = math.ceil(time.perf_counter() - start)
-            print(f"{model}: batch {batch}, {spent} s; {sum(r['tokens'] for r in rows):,} tokens", file=sys.stderr)
+            print(f"{model}: batch {number}, {spent} s; {sum(r['tokens'] for r in rows):,} tokens", file=sys.stderr)
     print(render(rows))
     return 1 if any(row["wrong"] for row in rows) or not rows else 0
 

@@ -1,7 +1,7 @@
 """Honest float32 programs: other orders of sums, other formulas, other compilers. All compute the same function.
 
-`SIMULATED` are engine operations; `BUILDS` are compiler command lines for impls/c/run.c. Calibration of the noise
-floor's multiple and the search for false alarms use them as the programs that must never be called wrong.
+`SIMULATED` are engine operations; `BUILDS` are the compiler command lines for impls/c/run.c that `harness selftest`
+has. Calibration of the noise floor's multiple uses them as the programs that must never be called wrong.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.adapters.toolchain import tool
+from harness.conformance.selftest.honest import BUILDS, Build
 from harness.engine import LIBRARY, STRICT, Ops, Step
 from harness.engine.honest import moved_embedding
 from harness.errors import MissingDependency
@@ -208,31 +209,6 @@ SIMULATED: dict[str, Ops] = {
 
 
 # ---- other compilers ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Build:
-    """A way to compile impls/c/run.c, whose plain C it is that compilers take to pieces: hence -DSTRICT."""
-
-    name: str
-    compiler: str  # "cc" or "zig"
-    flags: tuple[str, ...]
-    env: tuple[tuple[str, str], ...] = ()
-
-
-BUILDS = (
-    Build("gcc -O0", "cc", ("-O0", "-DSTRICT", "-ffp-contract=off")),
-    Build("gcc -O2", "cc", ("-O2", "-DSTRICT", "-ffp-contract=off")),
-    Build("gcc -O3", "cc", ("-O3", "-DSTRICT", "-ffp-contract=off")),
-    Build("gcc -O3 -march=native", "cc", ("-O3", "-DSTRICT", "-march=native")),
-    Build("gcc -Ofast", "cc", ("-Ofast", "-DSTRICT")),
-    Build("gcc -Ofast -march=native", "cc", ("-Ofast", "-DSTRICT", "-march=native")),
-    Build("gcc -O3 -fopenmp", "cc", ("-O3", "-DSTRICT", "-ffp-contract=off", "-fopenmp", "-DPARALLEL_FROM=1")),
-    Build("gcc -O3 -DACCUM=double", "cc", ("-O3", "-ffp-contract=off", "-DACCUM=double")),
-    Build("gcc -O3, vectors", "cc", ("-O3",)),
-    Build("zig cc -O3", "zig", ("-O3", "-DSTRICT")),
-    Build("zig cc -O3 -ffast-math -march=native", "zig", ("-O3", "-DSTRICT", "-ffast-math", "-march=native")),
-)
 
 
 def compiled(build: Build, source: Path, directory: Path) -> Path | None:

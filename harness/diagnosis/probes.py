@@ -8,7 +8,7 @@ model comes out of one pass over all of them; only faults of the encoder, the lo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import zip_longest
 from typing import Any
@@ -36,10 +36,12 @@ class Effect:
         kind: "tokens", "bytes" (the same tokens, another stdout), "crash", or "" for nothing.
         first: index of the first wrong token, counted from the one after the first position; a missing or surplus
             token counts.
+        token: the wrong one, where the fault only changes choices; no part of its value.
     """
 
     kind: str
     first: int | None = None
+    token: int | None = field(default=None, compare=False)
 
     def __bool__(self) -> bool:
         return bool(self.kind)
@@ -171,11 +173,12 @@ class Probed:
 
             choices = port.choices(self.model, prompt, request, feed)
             try:
-                first = next((i for i, (a, b) in enumerate(zip(choices, expected, strict=False)) if a != b), None)
+                pairs = enumerate(zip(choices, expected, strict=False))
+                first, token = next(((i, a) for i, (a, b) in pairs if a != b), (None, None))
             except PortCrashed:
                 found[name] = Effect("crash")
                 continue
-            found[name] = NOTHING if first is None else Effect("tokens", first)
+            found[name] = NOTHING if first is None else Effect("tokens", first, token)
         return found
 
     def _freely(self, port: Port, name: str) -> Effect:
@@ -206,7 +209,7 @@ class Probed:
         ids: list[int] = []
         for token in port.choices(self.model, prompt, request, feed):
             if len(ids) < len(expected.ids) and token != expected.ids[len(ids)]:
-                return Effect("tokens", len(ids))
+                return Effect("tokens", len(ids), token)
             ids.append(token)
             if len(ids) > len(expected.ids):
                 break

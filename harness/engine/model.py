@@ -525,7 +525,9 @@ class Engine:
             return None  # a replaced order: a layer's part of the cache is then filled otherwise
         final_norm, lm_head = self._outer("final_norm"), self._outer("lm_head")
         assert not isinstance(final_norm, QuantTensor)
-        assert not isinstance(lm_head, QuantTensor)
+        matrices = [w for _, one in layers for w in (*one.wqkv, one.wo, *one.w_gate_up, one.w_down)]
+        if isinstance(lm_head, QuantTensor) or any(isinstance(w, QuantTensor) for w in matrices):
+            return None  # a replaced `weight` quantised them
         return SinglePass(self.config, layers, final_norm, lm_head, self._turn, cache)
 
     @np.errstate(over="ignore")  # exp of a large gate

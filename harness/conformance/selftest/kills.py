@@ -6,6 +6,7 @@ that speaks the line protocol too. What is killed in a small one counts as kille
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,13 @@ def embedded_suites() -> tuple[str, ...]:
 
 def cases_of(configuration: Configuration, suites: Sequence[str]) -> list[Case]:
     """The cases that a configuration judges by."""
-    return select(suites, quick=configuration.quick)
+    return [case for case in _read(tuple(suites)) if case.is_quick or not configuration.quick]
+
+
+@functools.cache
+def _read(suites: tuple[str, ...]) -> list[Case]:
+    """The cases of some suites, read once: hundreds of programs are put to them."""
+    return select(suites)
 
 
 def fate_of(
@@ -95,22 +102,26 @@ def fate_of(
     *,
     passed: Passed,
     suites: Sequence[str],
-    first: str = "",
+    first: tuple[str, str] | None = None,
+    configurations: Sequence[Configuration] = CONFIGURATIONS,
+    diagnose: bool = False,
 ) -> Outcome:
     """Put a program to the gate, the cheapest configuration first, until one stops it.
 
     Args:
         passed: concludes as the gate does.
         suites: that make up the configurations.
-        first: a case that stopped it before: asked alone first, at every level. If it still does, it is done.
+        first: a configuration that stopped it before, and one of the cases that did: that one is asked alone first.
+        configurations: those to try, in the order of CONFIGURATIONS.
+        diagnose: have the gate name the bug, which takes longer than to see it.
     """
     start = time.perf_counter()
-    for configuration, cases in [*_again(first, suites), *((c, cases_of(c, suites)) for c in CONFIGURATIONS)]:
+    for configuration, cases in [*_again(first, suites), *((c, cases_of(c, suites)) for c in configurations)]:
         levels = [level for level in configuration.levels if level in impl.manifest.levels]
         if configuration.levels != ("TEXT",) and levels == ["TEXT"]:
             continue  # it shows no more than text
         verdicts: list[Verdict] = []
-        for group in check([impl], cases, levels=levels, time_s=_TIME_S):
+        for group in check([impl], cases, levels=levels, time_s=_TIME_S, diagnose=diagnose):
             verdicts += group
             if any(v.kind.is_failure for v in group) and not passed(verdicts, impl.name):
                 break  # the cases of other models cannot make it pass
@@ -133,13 +144,10 @@ def fate_of(
     return Outcome(program, fault, took_s=time.perf_counter() - start)
 
 
-def _again(key: str, suites: Sequence[str]) -> list[tuple[Configuration, list[Case]]]:
-    """The case that stopped a program before, as the first configurations to try: by text, then by all levels."""
-    found = [case for case in select(suites) if case.key == key] if key else []
-    return [
-        (configuration, found)
-        for configuration in CONFIGURATIONS
-        if found
-        and configuration.quick == found[0].is_quick
-        and (found[0].is_run or configuration.levels != ("TEXT",))
-    ]
+def _again(first: tuple[str, str] | None, suites: Sequence[str]) -> list[tuple[Configuration, list[Case]]]:
+    """The case that stopped a program before, in the configuration of which it is."""
+    if first is None:
+        return []
+    name, key = first
+    found = [case for case in _read(tuple(suites)) if case.key == key]
+    return [(one, found) for one in CONFIGURATIONS if found and one.name == name and one.quick <= found[0].is_quick]

@@ -1,0 +1,172 @@
+"""The report of a self-test, from a document written by hand."""
+
+from __future__ import annotations
+
+from harness.report.selftest import markdown, terminal
+
+ALL = ["quick, text", "quick", "full, text", "full"]
+
+
+def kill(fault, program="numpy", killed_in=ALL, fate="killable", **more):
+    facts = {
+        "component": "attention",
+        "by": ["core/gqa-greedy"] if killed_in else [],
+        "took_s": 1.5,
+        "obstacle": "",
+        "broken": "",
+    }
+    return {"program": program, "fault": fault, "killed_in": killed_in, "fate": fate, **facts, **more}
+
+
+def name(route, outcome, names, program="numpy", fault="heads-modulo"):
+    facts = {"conclusion": "named" if names else outcome, "took_s": 0.5}
+    return {"route": route, "program": program, "fault": fault, "outcome": outcome, "names": names, **facts}
+
+
+def document(**more):
+    return {
+        "command": "harness selftest",
+        "harness": "1.0",
+        "machine": "Linux x86_64",
+        "took_s": 600,
+        "complete": True,
+        "suites": ["core"],
+        "configurations": ALL,
+        "kills": [
+            kill("heads-modulo"),
+            kill("norm-sum", killed_in=["full"], took_s=3.0),
+            kill("topp-no-cutoff", killed_in=[], fate="equivalent"),
+            kill("heads-modulo", "c", killed_in=[], obstacle="cc is not there\nmore"),
+        ],
+        "arguments": {"topp-no-cutoff": "a | b"},
+        "alarms": [
+            {
+                "program": "gcc -O3",
+                "models": "float32",
+                "cases": 100,
+                "tokens": 100_000,
+                "kinds": {"EXACT": 100},
+                "ties": 0,
+                "alarms": [],
+                "diagnoses": 0,
+                "accused": [],
+                "obstacle": "",
+            }
+        ],
+        "names": [
+            name("text", "exact", ["heads-modulo"]),
+            name("probes", "sibling", ["heads-first"]),
+            name("tracer", "unknown", []),
+        ],
+        "honest_names": [{"program": "gcc -O3", "route": "probes", "conclusion": "none", "names": []}],
+        "adequacy": {
+            "order": [
+                {
+                    "case": "core/gqa-greedy",
+                    "quick": True,
+                    "seconds": 0.123,
+                    "kills": 90,
+                    "new_kills": 90,
+                    "kills_in_all": 90,
+                    "new_pairs": 4000,
+                    "pairs_in_all": 4000,
+                }
+            ],
+            "idle": {"core/mha-n-40": "it stops 3, as others do"},
+            "n_faults": 170,
+            "n_pairs": 14365,
+        },
+        **more,
+    }
+
+
+def test_the_page_has_rates_with_their_intervals():
+    text = markdown(document(), [])
+    assert "| numpy | 2 | 1 (50.0%, 1.3% to 98.7%) |" in text
+    assert "| 2 (100.0%, 15.8% to 100.0%) | 2.2 |" in text  # of 1.5 s and 3 s
+
+
+def test_survivors_are_named_by_configuration():
+    text = markdown(document(), [])
+    assert "- quick, numpy: `norm-sum`" in text
+    assert "- full, numpy" not in text
+
+
+def test_what_cannot_be_seen_has_its_argument():
+    assert "| `topp-no-cutoff` | equivalent | nothing | a \\| b |" in markdown(document(), [])
+
+
+def test_a_program_that_was_not_tried_is_no_survivor():
+    text = markdown(document(), [])
+    assert "- not tried: c: cc is not there" in text
+    assert "c: `heads-modulo`" not in text
+
+
+def test_false_alarms_have_their_limit():
+    assert "100,000 tokens, 0 false alarms: at most 3.0e-05 a token, 3.0e-02 a case" in markdown(document(), [])
+
+
+def test_what_routes_say_of_honest_programs_is_counted():
+    assert "Asked about honest programs, probes said: none 1." in markdown(document(), [])
+
+
+def test_routes_are_counted_and_their_disagreements_told():
+    text = markdown(document(), [])
+    assert "| text, numpy | 1 | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 0.5 |" in text
+    assert "- numpy, `heads-modulo`: text says heads-modulo; probes says heads-first" in text
+    assert "- tracer, numpy, `heads-modulo`: unknown" in text
+    agreed = document(names=[name("text", "exact", ["a"]), name("probes", "class", ["a", "b"])])
+    assert "No two routes disagree." in markdown(agreed, [])
+
+
+def test_a_case_that_adds_nothing_has_its_reason():
+    text = markdown(document(), [])
+    assert "| core/gqa-greedy | yes | 0.12 | 90 | 90 | 90 | 4,000 | 4,000 |" in text
+    assert "- `core/mha-n-40` adds nothing to these: it stops 3, as others do" in text
+
+
+def test_what_falls_short_comes_first():
+    text = markdown(document(), ["numpy: quick stops 1 of 2"])
+    assert text.index("- **falls short**: numpy: quick stops 1 of 2") < text.index("## Kill rates")
+
+
+def test_a_part_that_was_not_measured_is_left_out():
+    text = markdown(document(alarms=[], names=[], honest_names=[], adequacy=None), [])
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## Kill rates",
+        "## By part of a program",
+        "## What passes",
+        "## What cannot be seen",
+    ]
+
+
+def test_every_row_of_a_table_has_as_many_cells_as_its_heading():
+    width = 0
+    for line in markdown(document(), []).splitlines():
+        if not line.startswith("|"):
+            width = 0
+            continue
+        cells = line.replace("\\|", "").count("|")
+        width = width or cells
+        assert cells == width, line
+
+
+def test_a_screenful():
+    text = terminal(document(), ["numpy: too few"])
+    assert text.splitlines() == [
+        "numpy: of 2 faults that can be seen, stopped in quick, text 1, quick 1, full, text 1, full 2",
+        "  quick, text lets pass: norm-sum",
+        "  quick lets pass: norm-sum",
+        "  full, text lets pass: norm-sum",
+        "seconds per kill: median 2.2, most 3.0",
+        "not tried: c: cc is not there",
+        "honest programs, float32: 1 of them, 100,000 tokens, 0 false alarms (at most 3.0e-05 a token, 95 %)",
+        "the dictionary, from what was printed: 1 the bug, alone",
+        "self-naming checkpoints: 1 another of the same part",
+        "the tracer of black boxes: 1 unknown",
+        "FALLS SHORT: numpy: too few",
+    ]
+
+
+def test_an_interrupted_one_says_so():
+    assert terminal(document(complete=False), []).endswith("interrupted: this is what had been measured\n")
