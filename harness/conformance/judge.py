@@ -450,19 +450,23 @@ class Judge:
                 forward=path.kind,
                 n_judged=n_judged,
                 certificates=tuple(path.certificates),
-                divergence=Divergence(
-                    step=0,
-                    position=0,
-                    expected=None,
-                    actual=None,
-                    regret=math.nan,
-                    floor=math.nan,
-                    before="",
-                    expected_text=f"prompt ids {_ids(case.prompt_ids)}",
-                    actual_text=f"prompt ids {_ids(ids)}",
-                ),
+                divergence=self.other_ids(case, ids),
             )
         return None
+
+    def other_ids(self, case: Case, ids: Sequence[int]) -> Divergence:
+        """Show wrong ids of a prompt beside the right ones."""
+        return Divergence(
+            step=0,
+            position=0,
+            expected=None,
+            actual=None,
+            regret=math.nan,
+            floor=math.nan,
+            before="",
+            expected_text=f"prompt ids {_ids(case.prompt_ids)}",
+            actual_text=f"prompt ids {_ids(ids)}",
+        )
 
     def on_honest_ids(self, claim: Claim) -> Verdict | None:
         """The verdict if the prompt ids are taken to be right after all; None if they explain nothing."""

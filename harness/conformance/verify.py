@@ -474,7 +474,10 @@ def _settle_tokenizer(judge: Judge, claims: Sequence[Claim], verdicts: dict[str,
             verdicts[claim.case.key] = judge.on_honest_ids(claim) or verdict
             continue
         reason = f"tokenizer: {what} ({', '.join(named)}); given its ids the forward pass is {verdict.forward}"
-        verdicts[claim.case.key] = replace(verdict, reason=reason)
+        # Several may explain one text; the ids that are shown are those of the one that explains them all.
+        ids = next((judge.encoded_wrong(claim.case.prompt or b"", n) for n in named if n in claim.encodings), None)
+        divergence = judge.other_ids(claim.case, ids) if ids else verdict.divergence
+        verdicts[claim.case.key] = replace(verdict, reason=reason, divergence=divergence)
 
 
 def _settle_generator(judge: Judge, claims: Sequence[Claim], verdicts: dict[str, Verdict]) -> None:

@@ -281,6 +281,10 @@ def test_a_wrong_tokenizer_is_named_and_the_forward_pass_acquitted(name, rules):
         elif verdict.kind is not Kind.EXACT:  # other ids may lead into the same text
             assert (verdict.kind, verdict.tokenizer, verdict.forward) == (Kind.MISMATCH, Kind.MISMATCH, Kind.EXACT)
             assert name in verdict.reason
+            named = [rules for known, _, rules in KNOWN_WRONG if known in verdict.reason]
+            shown = verdict.divergence.actual_text.removeprefix("prompt ids ").removesuffix(" ...")
+            possible = [" ".join(map(str, tokenizer.encode(case.prompt or b"", rules=rules))) for rules in named]
+            assert any((known + " ").startswith(shown + " ") for known in possible)
 
 
 def test_two_flaws_are_not_taken_for_one():
