@@ -186,12 +186,13 @@ def main() -> None:
     parser.add_argument("--only", default="", help="comma list of faults")
     parser.add_argument("--prompts", type=int, default=6, help="for each model and precision")
     parser.add_argument("--models", default="gqa,mha,mqa", help="comma list")
+    parser.add_argument("--quick", action="store_true", help="only the quick cases")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     if options.what == "lower":
         accusations(options.models.split(","), options.prompts, verbose=options.verbose)
         return
-    goldens = [case for case in select(["core"]) if case.is_run and not case.is_chat]
+    goldens = [case for case in select(["core"], quick=options.quick) if case.is_run and not case.is_chat]
     if options.what in ("compiled", "left-out"):
         programs = compiled()
     else:

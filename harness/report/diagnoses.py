@@ -20,18 +20,19 @@ def told(verdicts: Iterable[Verdict]) -> list[str]:
     for verdict in verdicts:
         if verdict.diagnosis is not None:
             by_model.setdefault(verdict.model, verdict.diagnosis)
-    return [line for models, found in combined(by_model) for line in _lines(found, ", ".join(models))]
+    return [line for models, found in combined(by_model) for line in _lines(found, models)]
 
 
 def combined(by_model: dict[str, Diagnosis]) -> list[tuple[tuple[str, ...], Diagnosis]]:
     """Put diagnoses of several models together: what is named on all of them is the bug.
 
     Returns:
-        Models and their diagnosis. Where some bug is named, models on which none is are left out.
+        Models and their diagnosis; its figures are those of the first of them, on which most was judged. Where some
+        bug is named, models on which none is are left out.
     """
     groups: list[tuple[tuple[str, ...], Diagnosis]] = []
     is_named = any(found.conclusion is Conclusion.NAMED for found in by_model.values())
-    for model, found in by_model.items():
+    for model, found in sorted(by_model.items(), key=lambda item: -item[1].total):
         if is_named and found.conclusion is not Conclusion.NAMED:
             continue
         for at, (models, other) in enumerate(groups):
@@ -45,36 +46,15 @@ def combined(by_model: dict[str, Diagnosis]) -> list[tuple[tuple[str, ...], Diag
 
 
 def _joined(one: Diagnosis, other: Diagnosis) -> Diagnosis | None:
-    """Both as one; None if they contradict each other."""
-    if one.conclusion is not other.conclusion:
+    """The first, as far as the other says the same; None if they contradict each other."""
+    is_other = one.precision != other.precision and one.conclusion is not Conclusion.NAMED
+    if one.conclusion is not other.conclusion or is_other:
         return None
-    more = {suspect.name: suspect for suspect in other.suspects}
-    both = [
-        replace(suspect, explained=suspect.explained + more[suspect.name].explained)
-        for suspect in one.suspects
-        if suspect.name in more and suspect.layer == more[suspect.name].layer
-    ]
+    there = {(suspect.name, suspect.layer) for suspect in other.suspects}
+    both = tuple(suspect for suspect in one.suspects if (suspect.name, suspect.layer) in there)
     if one.conclusion is Conclusion.NAMED and not both:
         return None
-    if one.conclusion is Conclusion.LOWER_PRECISION and one.precision != other.precision:
-        return None
-    best = max(one, other, key=lambda found: found.total)
-    return replace(
-        best,
-        suspects=tuple(both),
-        explained=one.explained + other.explained,
-        total=one.total + other.total,
-        right=one.right + other.right,
-        runner_up=_common(one.runner_up, other.runner_up),
-        n_tried=max(one.n_tried, other.n_tried),
-    )
-
-
-def _common(one: Suspect | None, other: Suspect | None) -> Suspect | None:
-    """The same runner-up of both, with what it explains of both; else none that stands for both."""
-    if one is None or other is None or one.name != other.name:
-        return None
-    return replace(one, explained=one.explained + other.explained)
+    return replace(one, suspects=both, n_tried=max(one.n_tried, other.n_tried))
 
 
 def in_one_line(found: Diagnosis) -> str:
@@ -90,10 +70,12 @@ def in_one_line(found: Diagnosis) -> str:
     return ""
 
 
-def _lines(found: Diagnosis, models: str) -> list[str]:
-    where = f" on {models}" if models else ""
+def _lines(found: Diagnosis, models: Sequence[str]) -> list[str]:
+    where = f" on {models[0]}"
     if found.conclusion is Conclusion.NAMED:
-        return [*_named(found), f"{_explained(found)}{where}", _closed(found)]
+        same = f"; the same on {', '.join(models[1:])}" if len(models) > 1 else ""
+        return [*_named(found), f"{_explained(found, where)}{same}", _closed(found)]
+    where = f" on {', '.join(models)}"
     if found.conclusion is Conclusion.LOWER_PRECISION:
         return [
             f"no known bug{where}: it looks like a right program that computes in {found.precision}; if it does, "
@@ -130,21 +112,20 @@ def _place(one: Suspect) -> str:
     return one.component if one.layer is None else f"layer {one.layer}, {one.component}"
 
 
-def _explained(found: Diagnosis) -> str:
+def _explained(found: Diagnosis, where: str = "") -> str:
     unit = _UNITS.get(found.route, "values")
     noise = f" up to the noise of {found.precision}" if found.precision else ""
-    words = [f"explains {found.explained:,} of {found.total:,} {unit}{noise}"]
-    if found.conclusion is Conclusion.NAMED:
-        words.append(f"a right program {found.right:,}")
-        words.append(_runner_up(found))
-    return "; ".join(words)
+    told = f"that explains {found.explained:,} of {found.total:,} {unit}{where}{noise}"
+    if found.conclusion is not Conclusion.NAMED:
+        return told
+    return f"{told}; a right program explains {found.right:,}, {_runner_up(found)}"
 
 
 def _runner_up(found: Diagnosis) -> str:
     if found.runner_up is None:
-        return "no other of the known bugs comes near"
+        return "no other known bug comes near"
     name = "the runner-up" if found.conclusion is Conclusion.NAMED else "the likeliest bug"
-    return f"{name}, {found.runner_up.name}, {found.runner_up.explained:,}"
+    return f"{name} ({found.runner_up.name}) {found.runner_up.explained:,}"
 
 
 def _closed(found: Diagnosis) -> str:

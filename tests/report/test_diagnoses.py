@@ -37,7 +37,7 @@ def test_a_single_bug_is_told_with_its_fix_and_the_runner_up():
     assert told([wrong(NAMED)]) == [
         "behaves exactly as if RoPE turned halves (rotation)",
         "fix: turn pairs",
-        "explains 200 of 200 tokens; a right program 90; the runner-up, rope-backwards, 12 on gqa",
+        "that explains 200 of 200 tokens on gqa; a right program explains 90, the runner-up (rope-backwards) 12",
         "rope-half-split in docs/faults.md; 140 known bugs were tried, and one that is not among them may do "
         "the same here",
     ]
@@ -58,7 +58,7 @@ def test_the_layer_is_told_where_it_is_one():
 def test_what_is_unknown_says_so_and_what_came_nearest():
     first, second = told([wrong(UNKNOWN)])
     assert first.startswith("none of 600 known bugs explains what it says on gqa: a right program explains 90 of 200")
-    assert "rope-backwards, 12" in first
+    assert "(rope-backwards) 12" in first
     assert "harness trace" in second
 
 
@@ -80,9 +80,10 @@ def test_nothing_is_told_where_nothing_was_sought():
 def test_what_is_named_on_all_models_is_the_bug():
     ((models, found),) = combined({"gqa": CLASS, "mha": NAMED})
     assert models == ("gqa", "mha")
-    assert found.names == ("rope-half-split",)
-    assert (found.explained, found.total, found.right) == (400, 400, 180)
-    assert found.runner_up == replace(SIGN, explained=24)
+    assert found == NAMED
+    lines = told([wrong(CLASS), wrong(NAMED, "mha")])
+    assert lines[0] == "behaves exactly as if RoPE turned halves (rotation)"
+    assert lines[2].endswith("the runner-up (rope-backwards) 12; the same on mha")
 
 
 def test_what_is_named_somewhere_stands_above_what_is_unknown_elsewhere():

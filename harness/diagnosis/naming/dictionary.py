@@ -46,9 +46,9 @@ THRESHOLD = 12.0
 """Nats by which a fault must be likelier than a right program of any precision; calibrated in docs/diagnosis.md."""
 
 _FOR_MORE = 5.0  # nats more, where a fault was looked for among ever so many more: one layer only, two together
-_SCREEN = (128, 384)  # tokens of the first screen, and of the second
+_SCREEN = (32, 128, 384)  # tokens of each screen
 _OUT = 40.0  # nats behind the best at which a fault is out, unless it is among the first
-_LEFT = (48, 16)  # faults that are left after each screen at the most
+_LEFT = (64, 32, 12)  # faults that are left after each screen at the most
 _KEPT = 4  # and at the least, so that there is a runner-up
 _LENIENT = 4  # faults with which a text is walked again, with the noise of lower precisions allowed for
 _MOST = 700  # tokens that are scored
@@ -130,12 +130,13 @@ class _Search:
         """Try single faults, then faults of one layer and pairs."""
         forward = [one for one in self.hypotheses if one.family == "forward"]
         others = [one for one in self.hypotheses if one.family != "forward"]
-        if others:
-            found = self._concluded([RIGHT], others, needed=self.threshold)
-            if found.conclusion is Conclusion.NAMED:
-                return found
+        right, scores = self._scored([RIGHT], others)
+        found = self._verdict(right, scores, self.threshold)
+        if found.conclusion is Conclusion.NAMED:
+            return found
         screened = self._screened(forward)
-        best = self._concluded(screened, others, needed=self.threshold)
+        nearest = [score.hypothesis for score in sorted(scores, key=lambda score: -score.likelihood)[:2]]
+        best = self._verdict(*self._scored(screened, nearest), self.threshold)
         if best.conclusion is not Conclusion.UNKNOWN or all(
             one.rest is None and not one.is_whole for one in self._wrong
         ):
@@ -146,7 +147,7 @@ class _Search:
         quick = [one for one in forward if "in_decode_order" not in one.port.ops]
         further += pairs([one for one in screened if one in quick][:_N_PAIRED], quick)
         self.n_tried += len(further)
-        found = self._concluded(self._screened(further), [], needed=self.threshold + _FOR_MORE)
+        found = self._verdict(*self._scored(self._screened(further), []), self.threshold + _FOR_MORE)
         if found.conclusion is not Conclusion.NAMED:
             return replace(best, n_tried=self.n_tried)
         return found if found.runner_up else replace(found, runner_up=best.runner_up)
@@ -336,8 +337,8 @@ class _Search:
 
     # ---- the conclusion --------------------------------------------------------------------------------------
 
-    def _concluded(self, forward: Sequence[Hypothesis], others: Sequence[Hypothesis], *, needed: float) -> Diagnosis:
-        """Score hypotheses, RIGHT the first of them, on all tokens, and say what comes of it."""
+    def _scored(self, forward: Sequence[Hypothesis], others: Sequence[Hypothesis]) -> tuple[_Score, list[_Score]]:
+        """Score hypotheses, RIGHT the first of them, on all tokens: RIGHT, and the others."""
         read = self._tokens(forward)
         whole = self._margins(RIGHT, [one.trial for one in read])
         assert whole is not None
@@ -349,7 +350,7 @@ class _Search:
         right, *scores = [score for one in forward if (score := self._by_tokens(one, read, is_by_bytes)) is not None]
         for one in others:
             scores.append((self._by_encoder if one.family == "encoder" else self._by_stdout)(one, read, plain))
-        return self._verdict(right, scores, needed)
+        return right, scores
 
     def _verdict(self, right: _Score, scores: list[_Score], needed: float) -> Diagnosis:
         scores.sort(key=lambda score: -score.likelihood)
