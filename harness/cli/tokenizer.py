@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -138,11 +139,12 @@ def _described(name: str, found: Check, pieces: str) -> str:
         cause = found.decode_cause or "in no known way"
         lines.append(f"  decode: {found.decode_wrong:,} of {found.n_decoded:,} wrong: {cause}")
     lines += [line for example in found.examples for line in _example(example)]
-    if found.is_quadratic:
-        lines.append(
-            f"  slow: 16,000 bytes take {found.long_s:.2f} s to encode; "
-            f"the time grows with the length to the power of {found.exponent:.1f}"
-        )
+    grows = f"the time grows with the length to the power of {found.exponent:.1f}"
+    if found.late_bytes:
+        grows = "" if math.isnan(found.exponent) else f"{grows}; "
+        lines.append(f"  slow: {found.late_bytes:,} bytes are not encoded in time; {grows}--timeout-s gives it longer")
+    elif found.is_quadratic:
+        lines.append(f"  slow: 16,000 bytes take {found.long_s:.2f} s to encode; {grows}")
     return "\n".join(lines) + "\n"
 
 

@@ -23,7 +23,7 @@ from harness.conformance.rows import is_text
 from harness.conformance.tokenizer_causes import REFUSED, decode_cause, encode_causes, shown
 from harness.conformance.tokenizer_sides import File, Side
 from harness.conformance.verify import files_for, reference_of, verify_group
-from harness.errors import InputError, Refused, TokenizerError, Unsupported
+from harness.errors import InputError, Refused, TimedOut, TokenizerError, Unsupported
 from harness.models import ModelFiles
 from harness.results import Kind, Verdict
 from harness.tokenizer import AnyTokenizer
@@ -46,6 +46,7 @@ _PROMPT_BYTES = 120
 _GENERATED = 36  # tokens after each of them: enough to be judged
 _LENGTHS = (2_000, 4_000, 8_000, 16_000)
 _SLOW_S = 0.1
+_ONCE_S = 1.0  # a text that takes as long is timed once
 _QUADRATIC = 1.75  # exponent of time over length, from which on it is called quadratic
 
 
@@ -88,6 +89,7 @@ class Check:
         unsupported: verbs that the program does not offer.
         exponent: of the time to encode over the length of the text; nan where it was not measured.
         long_s: seconds for the longest text.
+        late_bytes: length of the text that was not encoded within the limit; 0 where each was.
     """
 
     n_texts: int = 0
@@ -102,12 +104,15 @@ class Check:
     unsupported: tuple[str, ...] = ()
     exponent: float = math.nan
     long_s: float = math.nan
+    late_bytes: int = 0
     took_s: float = 0.0
 
     @property
     def verdict(self) -> Kind:
         if self.encode_wrong or self.decode_wrong:
             return Kind.MISMATCH
+        if self.late_bytes:
+            return Kind.TIMED_OUT
         return Kind.UNSUPPORTED if "encode" in self.unsupported else Kind.EXACT
 
     @property
@@ -348,7 +353,10 @@ def _text(raw: bytes) -> str:
 
 
 def _time_long(found: Check, actual: Encoder, right_side: Encoder, clock: Callable[[], float]) -> None:
-    """Fit the exponent of time over length; the quickest of five, since others use the machine too."""
+    """Fit the exponent of time over length; the quickest of five, since others use the machine too.
+
+    A text that is not encoded within the limit is the last.
+    """
     times = []
     for length in _LENGTHS:
         text = long_text(length)
@@ -358,15 +366,25 @@ def _time_long(found: Check, actual: Encoder, right_side: Encoder, clock: Callab
         took = []
         for _ in range(5):
             start = clock()
-            ids = _ids(actual, text)
+            try:
+                ids = _ids(actual, text)
+            except TimedOut:
+                found.late_bytes = length
+                break
             took.append(clock() - start)
+            if took[-1] >= _ONCE_S:
+                break
+        if found.late_bytes:
+            break
         if ids != expected and not found.encode_wrong:
             found.encode_wrong += 1
             found.examples.append(
                 Disagreement("long text", text[:64], (), shown(ids), shown(expected) + f" ({length:,} bytes)")
             )
         times.append(min(took))
-    logs = [(math.log(length), math.log(max(took, 1e-9))) for length, took in zip(_LENGTHS, times, strict=True)]
+    if len(times) < 2:
+        return
+    logs = [(math.log(length), math.log(max(took, 1e-9))) for length, took in zip(_LENGTHS, times, strict=False)]
     mean_x, mean_y = (sum(axis) / len(logs) for axis in zip(*logs, strict=True))
     found.exponent = sum((x - mean_x) * (y - mean_y) for x, y in logs) / sum((x - mean_x) ** 2 for x, _ in logs)
     found.long_s = times[-1]

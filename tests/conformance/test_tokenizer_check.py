@@ -15,7 +15,7 @@ from harness.adapters.implementation import ProcessImplementation
 from harness.adapters.manifest import load as load_manifests
 from harness.conformance.tokenizer_check import check_by_text, check_tokenizer, shrink
 from harness.conformance.tokenizer_sides import File
-from harness.errors import Refused, TokenizerError, Unsupported
+from harness.errors import Refused, TimedOut, TokenizerError, Unsupported
 from harness.formats import WriteOptions
 from harness.models import impls_dir, load, locate
 from harness.results import Kind
@@ -27,6 +27,7 @@ from tests.line_miniatures import PROGRAM
 
 FILES = locate("gqa")
 TOKENIZER = load(FILES.checkpoint, FILES.tokenizer).tokenizer
+WRONG = next(rules for name, _, rules in KNOWN_WRONG if name == "no-dummy-prefix")
 N = 2800  # all the fixed texts of this vocabulary, and some mixtures
 
 
@@ -131,6 +132,24 @@ def test_quadratic_time_is_reported(power, is_so):
     found = check_tokenizer(Slow(), TOKENIZER, n_texts=5, clock=lambda: now)
     assert found.is_quadratic is is_so
     assert found.exponent == pytest.approx(power, abs=0.02)
+
+
+@pytest.mark.parametrize(("rules", "verdict"), [(HONEST, Kind.TIMED_OUT), (WRONG, Kind.MISMATCH)])
+def test_a_long_text_that_takes_too_long_loses_nothing_that_was_found(rules, verdict):
+    now = 0.0
+
+    class Slow(Port):
+        def encode(self, text, *, bos=True, eos=False):
+            nonlocal now
+            now += 20.0 * (len(text) / 8_000) ** 2
+            if len(text) >= 8_000:
+                raise TimedOut("did not answer within 10 s")
+            return super().encode(text, bos=bos, eos=eos)
+
+    found = check_tokenizer(Slow(rules), TOKENIZER, n_texts=N, clock=lambda: now)
+    assert (found.verdict, found.late_bytes, found.n_texts) == (verdict, 8_000, N)
+    assert found.exponent == pytest.approx(2, abs=0.02)
+    assert bool(found.encode_cause) is (rules is WRONG)
 
 
 def test_texts_are_the_same_for_a_seed_and_hold_no_nul():
