@@ -141,8 +141,8 @@ def _described(name: str, found: Check, pieces: str) -> str:
     lines += [line for example in found.examples for line in _example(example)]
     grows = f"the time grows with the length to the power of {found.exponent:.1f}"
     if found.late_bytes:
-        grows = "" if math.isnan(found.exponent) else f"{grows}; "
-        lines.append(f"  slow: {found.late_bytes:,} bytes are not encoded in time; {grows}--timeout-s gives it longer")
+        grown = "" if math.isnan(found.exponent) else f"; {grows}"
+        lines.append(f"  slow: {found.late_bytes:,} bytes are not encoded in time (--timeout-s){grown}")
     elif found.is_quadratic:
         lines.append(f"  slow: 16,000 bytes take {found.long_s:.2f} s to encode; {grows}")
     return "\n".join(lines) + "\n"
