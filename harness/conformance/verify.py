@@ -131,7 +131,8 @@ def verify_group(
             runs, impl, reference, given, limits, threads, observe, on_observed, early, suspects
         )
     if set(claimed) - {"TEXT"}:
-        asked = [case for case in runs if not case.is_chat]
+        samples = not impl.manifest.greedy_only
+        asked = [case for case in runs if not case.is_chat and (samples or not case.is_sampled)]
         by_level |= _by_protocol(asked, impl, reference, given, limits, threads, claimed, jobs, suspects)
     nothing = f"speaks no level of {', '.join(levels)}"
     verdicts = []
@@ -140,7 +141,8 @@ def verify_group(
             verdicts.append(whole[case.key])
             continue
         found = {level: by_level[level][case.key] for level in by_level if case.key in by_level[level]}
-        verdicts.append(merged(found) if found else plain_verdict(case, impl.name, Kind.UNSUPPORTED, nothing))
+        why = (unsupported(case, impl.manifest) if case.is_run and claimed else "") or nothing
+        verdicts.append(merged(found) if found else plain_verdict(case, impl.name, Kind.UNSUPPORTED, why))
     return verdicts
 
 

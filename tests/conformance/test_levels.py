@@ -69,6 +69,14 @@ def test_a_right_program_is_exact_at_both_levels(tmp_path):
         assert verdict.n_judged > 20
 
 
+def test_a_program_that_decodes_greedily_only_is_not_asked_to_sample(tmp_path):
+    bend = "if verb == b'generate' and float(given[1]): return [number, b'error', b'greedy', b'only']"
+    found = verdicts(tmp_path, bend, extra="greedy_only = true")
+    assert found["gqa-greedy"].kind is Kind.EXACT
+    sampled = found["gqa-nucleus-prompt-seed7"]
+    assert (sampled.kind, sampled.reason) == (Kind.UNSUPPORTED, "decodes greedily only")
+
+
 def test_a_wrong_token_is_a_mismatch_with_its_step(tmp_path):
     bend = "if verb == b'generate' and len(words) > 20: words[6 + 9] = b'300'"
     verdict = verdicts(tmp_path, bend, ["gqa-greedy"])["gqa-greedy"]
