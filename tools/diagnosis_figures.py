@@ -186,6 +186,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="comma list of faults")
     parser.add_argument("--prompts", type=int, default=6, help="for each model and precision")
     parser.add_argument("--models", default="gqa,mha,mqa", help="comma list")
+    parser.add_argument("--part", default="1/1", help="every n-th program: 2/3 is the second of three parts")
     parser.add_argument("--quick", action="store_true", help="only the quick cases")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
@@ -199,8 +200,11 @@ def main() -> None:
         tokenizer = [one for one in CATALOGUE if one.component == "tokenizer"]
         programs = ported(tokenizer if options.what == "tokenizer" else CATALOGUE)
     rows = []
-    for name, impl in programs:
+    part, _, parts = options.part.partition("/")
+    for at, (name, impl) in enumerate(programs):
         if options.only and name not in options.only.split(","):
+            continue
+        if at % int(parts) != int(part) - 1:
             continue
         is_int8 = by_name(name).component == "int8"
         wanted = {f"{model}-q8" if is_int8 else model for model in options.models.split(",")}

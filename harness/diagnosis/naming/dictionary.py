@@ -9,10 +9,10 @@ said is held against all of them:
 3. the text behind the first difference is walked with those that are left, which gives its tokens, and those that are
    left are scored on all of them
 
-What is named must explain every token, and must be more likely than a right program of any precision by
-`THRESHOLD`. What explains everything equally is one class. Where no fault does, each is tried in one layer alone, and
-then two together. The world is closed: a bug that is not in the catalogue is UNKNOWN, or named as one that does the
-same on these cases.
+What is named must explain every token (of a text one in 300 may be misread), and must be more likely than a right
+program of any precision by `THRESHOLD`. What explains everything equally is one class. Where no fault does, each is
+tried in one layer alone, and then two together. The world is closed: a bug that is not in the catalogue is UNKNOWN,
+or named as one that does the same on these cases.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ _LEFT = (64, 32, 12)  # faults that are left after each screen at the most
 _KEPT = 4  # and at the least, so that there is a runner-up
 _LENIENT = 4  # faults with which a text is walked again, with the noise of lower precisions allowed for
 _MOST = 700  # tokens that are scored
+_MISREAD = 300  # tokens of text of which one may be misread: bytes that two pieces print, pieces that print none
 _SAME = 0.5  # nats within which faults that explain everything are one class
 _N_PAIRED = 4  # faults to which a second is added
 _MAX_LAYERS = 8  # of a model in which faults are tried in one layer only
@@ -355,9 +356,9 @@ class _Search:
     def _verdict(self, right: _Score, scores: list[_Score], needed: float) -> Diagnosis:
         scores.sort(key=lambda score: -score.likelihood)
         # What explains everything comes first, however well something else that does not fits on the whole.
-        whole = [score for score in scores if level(score.margins, self.noise) is not None]
+        whole = [score for score in scores if self._reached(score) is not None]
         best = (whole or scores or [right])[0]
-        reached = level(best.margins, self.noise)
+        reached = self._reached(best)
         precision = level(right.margins, self.noise)
         tolerance = dict(self.noise.levels)[reached or ""]
         total = max(len(right.margins), len(best.margins))
@@ -370,11 +371,10 @@ class _Search:
         named = [
             score
             for score in whole
-            if is_named
-            and level(score.margins, self.noise) == reached
-            and score.likelihood >= best.likelihood - _SAME
+            if is_named and self._reached(score) == reached and score.likelihood >= best.likelihood - _SAME
         ]
-        rest = [score for score in scores if score not in named]
+        names = {score.hypothesis.name for score in named}
+        rest = [score for score in scores if score.hypothesis.name not in names]
         second = rest[0] if rest else None
         conclusion = Conclusion.NAMED if named else Conclusion.LOWER_PRECISION if precision else Conclusion.UNKNOWN
         return Diagnosis(
@@ -390,6 +390,10 @@ class _Search:
             n_tried=self.n_tried,
             precision=(reached if named else precision) or "",
         )
+
+    def _reached(self, score: _Score) -> str | None:
+        """The precision at which a hypothesis explains everything, but for what a text may have been misread in."""
+        return level(score.margins, self.noise, missed=len(score.margins) // _MISREAD)
 
     def _scale(self, engine: Engine) -> float:
         """How much larger a right port's logits spread than those of an engine."""

@@ -214,13 +214,16 @@ def explained(found: Array, floor: float) -> Array:
     return out
 
 
-def level(found: Array, noise: Noise) -> str | None:
+def level(found: Array, noise: Noise, *, missed: int = 0) -> str | None:
     """The finest precision whose noise explains all tokens: "" for the model's own, None if none does.
 
     Noise turns few choices; where many are turned, each by little, that is another function.
+
+    Args:
+        missed: tokens that need not be explained.
     """
     turned = int((found < 0).sum())
     for name, floor in noise.levels:
-        if explained(found, floor).all() and turned <= _FEW + _SHARE * len(found):
+        if int((~explained(found, floor)).sum()) <= missed and turned <= _FEW + _SHARE * len(found):
             return name
     return None
