@@ -29,8 +29,13 @@ ATTENTION, FEED_FORWARD = (0, "attention"), (0, "feed-forward")
 
 @cache
 def subject(name: str = "gqa") -> Subject:
-    files = locate(name)
-    return Subject.of(load(files.checkpoint, files.tokenizer).checkpoint)
+    """A model; "gqa short" has its first two layers only."""
+    files = locate(name.removesuffix(" short"))
+    found = load(files.checkpoint, files.tokenizer).checkpoint
+    if name.endswith(" short"):
+        tensors = {key: t for key, t in found.tensors.items() if key.split(".")[1:2] < ["2"]}
+        found = replace(found, config=replace(found.config, n_layers=2), tensors=tensors, rope_tables=None)
+    return Subject.of(found)
 
 
 class Port:
@@ -145,7 +150,7 @@ def test_honest_programs_of_a_declared_precision_have_none_either(precision: str
     for ops in rounded(precision, group_size=4):
         port = Port()
         port.ops = ops
-        _, found = traced(port, declared=rounded(precision, group_size=4))
+        _, found = traced(port, "gqa short", declared=rounded(precision, group_size=4))
         assert found.first is None
         assert max(r.ratio for r in found.readings) <= LIMIT / 2
 
@@ -155,11 +160,11 @@ def test_a_precision_that_is_not_declared_is_seen_and_no_sub_block_accused(preci
     every = {name: rounded(name, group_size=4) for name in ("f16", "bf16", "q8")}
     port = Port()
     port.ops = every[precision][-1]
-    _, found = traced(port, undeclared=every)
+    _, found = traced(port, "gqa short", undeclared=every)
     assert found.first is None
     assert found.precision == precision
     port.ops = replace(port.ops, **by_name("rope-half-split").change.steps)
-    _, found = traced(port, undeclared=every)
+    _, found = traced(port, "gqa short", undeclared=every)
     assert (found.first, found.precision) == (ATTENTION, precision)
 
 
@@ -212,7 +217,7 @@ def test_a_fault_of_late_positions_shows_in_the_long_run_only() -> None:
         out: Array = (slots[None, :] <= step.pos[:, None]) & (slots[None, :] > step.pos[:, None] - 64)
         return out
 
-    tracer, found = traced(Port({"mask": late}))
+    tracer, found = traced(Port({"mask": late}), "gqa short")
     assert (found.first, found.run) == (ATTENTION, "long prompt")
     assert "from about position" in narrowed(tracer, found).conclusion
 
@@ -226,10 +231,10 @@ def test_a_program_that_takes_no_prompt() -> None:
             assert prompt == b""
             return super().ids(b"")
 
-    _, found = traced(Mute(), can_prompt=False)
+    _, found = traced(Mute(), "gqa short", can_prompt=False)
     assert found.first is None
     assert {r.run for r in found.readings} >= {"after BOS", "long after BOS"}
-    _, found = traced(Mute(by_name("rope-backwards").change.steps), can_prompt=False)
+    _, found = traced(Mute(by_name("rope-backwards").change.steps), "gqa short", can_prompt=False)
     assert found.first == ATTENTION
 
 
@@ -238,7 +243,7 @@ def test_a_prompt_that_arrives_otherwise_is_noted_and_left_out() -> None:
         def ids(self, prompt: bytes) -> list[int]:
             return [token for token in super().ids(prompt) if token != 259]
 
-    _, found = traced(NoSpace())
+    _, found = traced(NoSpace(), "gqa short")
     assert found.first is None
     assert "the prompt did not arrive as it should" in found.notes[0]
 
@@ -248,7 +253,7 @@ def test_a_program_that_runs_one_position_fewer() -> None:
         def __call__(self, checkpoint: Checkpoint, prompt: bytes, steps: int) -> bytes:
             return super().__call__(checkpoint, prompt, steps - 1)
 
-    _, found = traced(Fewer())
+    _, found = traced(Fewer(), "gqa short")
     assert found.first is None
 
 
