@@ -357,16 +357,15 @@ def unsupported(case: Case, manifest: Manifest) -> str:
     """Why a program cannot be asked this, or nothing."""
     if case.is_chat:
         return "" if manifest.chat and "chat" in manifest.modes else "has no chat"
+    if case.is_sampled and manifest.greedy_only:
+        return "decodes greedily only"
     if "conventions" in case.tags and manifest.conventions != "llama2.c":
         return f"asks for llama2.c's own conventions, which it does not claim: {case.why}"
     given = " ".join([*manifest.run, manifest.stdin, *manifest.env.values(), *manifest.files.values()])
     has_prompt = "{prompt}" in given or "{prompt_args}" in given
     if case.prompt and not has_prompt:
         return "has no way to be given a prompt"
-    if manifest.greedy_only:
-        if case.is_sampled:
-            return "decodes greedily only"
-    elif "{temperature}" not in given and case.temperature != 1.0:
+    if "{temperature}" not in given and case.temperature != 1.0 and not manifest.greedy_only:
         return "has no temperature" if case.is_sampled else "has no temperature, so it cannot decode greedily"
     if case.is_sampled and "{seed}" not in given:
         return "has no seed"
