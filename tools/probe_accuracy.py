@@ -280,21 +280,22 @@ def _without(probe: Probe, draft: Draft, name: str, alike: set[str]) -> tuple[Pr
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("compiled", "catalogue", "honest", "lower", "left-out"))
+    parser.add_argument("parts", nargs="+", choices=("compiled", "catalogue", "honest", "lower", "left-out"))
     parser.add_argument("--impls", default="c,zig,ts")
     parser.add_argument("--builds", type=int, default=120)
     given = parser.parse_args()
-    match given.part:
-        case "compiled":
-            compiled(given.impls.split(","))
-        case "catalogue":
-            catalogue()
-        case "honest":
-            honest()
-        case "lower":
-            lower(given.builds)
-        case "left-out":
-            left_out()
+    for part in given.parts:
+        match part:
+            case "compiled":
+                compiled(given.impls.split(","))
+            case "catalogue":
+                catalogue()
+            case "honest":
+                honest()
+            case "lower":
+                lower(given.builds)
+            case "left-out":
+                left_out()
 
 
 if __name__ == "__main__":

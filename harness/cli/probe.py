@@ -102,8 +102,12 @@ def _verdict(result: Examination) -> list[str]:
             alike = " (the same function in all of these models)" if len(found.suspects) > 1 else ""
             lines = [f"BUG: {', or '.join(found.names)}{alike}"]
             for one in found.suspects:
-                lines += [f"  {one.name}: look at {one.component}", f"    written: {one.cause}"]
-                lines.append(f"    instead: {one.fix}")
+                indent = "  "
+                if len(found.suspects) > 1:
+                    lines.append(f"  {one.name}")
+                    indent = "    "
+                lines += [f"{indent}look at: {one.component}", f"{indent}written: {one.cause}"]
+                lines.append(f"{indent}instead: {one.fix}")
             lines.append(
                 f"  all {found.total} answers fit; of the {found.n_tried} bugs that these models show no other fits"
             )

@@ -8,12 +8,6 @@ The tokens are new ones behind the vocabulary, with pieces that no text is encod
 tied model the rows are the embedding's of these tokens, longer than all others. What changes the classifier itself
 (another table is taken for it, or it is read from the wrong place) is not computed but run, on the very file: where
 such a port says a token that nobody else says, that token is given its name.
-
-Layout behind the old vocabulary of V: V is `ok`; some spare tokens, on which ports stumble that read the classifier
-too early in the file; then a row for each hypothesis; then, in untied models, two rows that win only where every
-other logit is negative, so that id 0 (which a first maximum falls back to) is left to states that are no numbers.
-
-In an untied model the embedding of a name is so long that the token after it is BOS, where llama2.c stops.
 """
 
 from __future__ import annotations
@@ -26,7 +20,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.checkpoint import Tensor
 from harness.diagnosis.faults import CATALOGUE
 from harness.diagnosis.port import Port, PortCrashed, Request
 from harness.diagnosis.self_naming.outcome import (
@@ -42,12 +35,12 @@ from harness.diagnosis.self_naming.outcome import (
 )
 from harness.diagnosis.self_naming.probe import CRASH, FLOAT32, SILENCE, Probe
 from harness.diagnosis.self_naming.recipes import Recipe
+from harness.diagnosis.self_naming.rows import grown, placed, room, separation_of, stored, with_rows
 from harness.engine import Engine
 from harness.engine.honest import rounded
 from harness.errors import InputError
-from harness.model_config import ModelConfig
-from harness.models import Model, pad_vocab, untie
-from harness.quant import QuantTensor, quantize_weights
+from harness.models import Model, untie
+from harness.quant import quantize_weights
 from harness.tokenizer import Tokenizer
 
 __all__ = ["Draft", "drafted", "finished", "named_tokenizer", "said"]
@@ -66,9 +59,6 @@ _OVER_LOWER = 2.0  # of the largest distance among the simulated programs of a l
 # A probe whose own noise is larger than this tells bugs from rounding no more.
 _MOST_RADIUS = 0.1
 _MOST_NAMES = 2  # in one piece
-_ROW_LENGTH = 16.0  # in an untied classifier; RoPE tables that are taken for it have rows of half that
-_OVER_OTHERS = 8.0  # of the longest other row, in a tied one
-_STOP_LENGTH = 1000.0  # of the embedding of a name: what the layers add to it counts for nothing
 
 
 @dataclass(frozen=True)
@@ -107,7 +97,7 @@ def drafted(recipe: Recipe, original: Model, version: int) -> Draft:
     model = _altered(recipe, original)
     prompt = recipe.prompt(model)
     n_prompt, steps = _lengths(model, prompt)
-    blank = _grown(model, _room(model.checkpoint.config, version, len(hypotheses(model, version))))
+    blank = grown(model, room(model.checkpoint.config, version, len(hypotheses(model, version))))
     found = {name: outcome(made, blank, prompt, steps) for name, made in hypotheses(blank, version).items()}
     honest = honest_outcomes(blank, prompt, steps)
     noise = _noise(found, honest)
@@ -123,8 +113,8 @@ def drafted(recipe: Recipe, original: Model, version: int) -> Draft:
     states = {name: one.state for name, one in found.items() if one.state is not None}
     while True:
         owners = _owners(states, 2 * radius)
-        rows = _placed(blank, version, owners, states)
-        crafted = _with_rows(blank, rows, states[OK])
+        rows = placed(blank, version, owners, states)
+        crafted = with_rows(blank, rows, states[OK])
         # What a port reads wrongly may be the rows themselves: then what it says has to be run.
         misread = [
             name
@@ -140,16 +130,8 @@ def drafted(recipe: Recipe, original: Model, version: int) -> Draft:
     tokens = {name: token for token, names in zip(rows, owners, strict=True) for name in names}
     named = {token: tuple(name for name in tokens if tokens[name] == token) for token in rows}
     return Draft(
-        recipe, crafted, version, prompt, steps, n_prompt, radius, noise, _stored(crafted, rows), named, states
+        recipe, crafted, version, prompt, steps, n_prompt, radius, noise, stored(crafted, rows), named, states
     )
-
-
-def _stored(model: Model, rows: Mapping[int, Array]) -> dict[int, Array]:
-    """The rows as they stand in the file, at unit length: int8 codes turn them a little."""
-    classifier = model.checkpoint.classifier
-    matrix = classifier.dequantize() if isinstance(classifier, QuantTensor) else np.asarray(classifier)
-    found = {token: np.asarray(matrix[token], np.float64) for token in rows}
-    return {token: row / np.linalg.norm(row) for token, row in found.items()}
 
 
 def finished(draft: Draft, tokenizer: Tokenizer, says: Mapping[str, str], *, name: str) -> Probe:
@@ -162,7 +144,7 @@ def finished(draft: Draft, tokenizer: Tokenizer, says: Mapping[str, str], *, nam
     Raises:
         InputError: a hypothesis says a name that is not within the radius of its own; the rows are too near.
     """
-    separation = _separation(draft.rows)
+    separation = separation_of(draft.rows)
     if separation < 2 * draft.radius:
         raise InputError(
             f"two rows of the probe {name} are too near",
@@ -323,97 +305,6 @@ def _owners(states: Mapping[str, Array], apart: float) -> list[list[str]]:
     return groups
 
 
-# ---- rows --------------------------------------------------------------------------------------------------------
-
-
-def _room(config: ModelConfig, version: int, n_hypotheses: int) -> int:
-    """New tokens: spares, one for each hypothesis, and two; a multiple of 32, which int8 groups like."""
-    return -(-(_spares(config, version) + n_hypotheses + 3) // 32) * 32
-
-
-def _spares(config: ModelConfig, version: int) -> int:
-    """Rows by which a classifier is late that is read where version 0's RoPE tables are."""
-    if config.is_tied or version != 0:
-        return 0
-    return math.ceil(config.seq_len * config.head_dim / config.dim) + 1
-
-
-def _placed(
-    model: Model, version: int, owners: Sequence[Sequence[str]], states: Mapping[str, Array]
-) -> dict[int, Array]:
-    config = model.checkpoint.config
-    first = config.vocab_size - _room(config, version, len(hypotheses(model, version)))
-    spares = _spares(config, version)
-    tokens = [first, *(first + spares + i for i in range(1, len(owners)))]
-    return {token: states[group[0]] for token, group in zip(tokens, owners, strict=True)}
-
-
-def _grown(model: Model, n: int) -> Model:
-    """Add n tokens that no text is encoded to; an untied classifier becomes all zeros."""
-    found, tokenizer = pad_vocab(model.checkpoint, model.tokenizer, model.checkpoint.config.vocab_size + n)
-    tensors = dict(found.tensors)
-    if not found.config.is_tied:
-        zeros = np.zeros((found.config.vocab_size, found.config.dim), np.float32)
-        tensors["lm_head"] = _as_stored(zeros, found.group_size)
-    return Model(replace(found, tensors=tensors, path=None), tokenizer, model.name)
-
-
-def _as_stored(matrix: Array, group_size: int | None) -> Tensor:
-    """A classifier as the file has it; int8 rows are made as long again as they were, through their scales.
-
-    A row that is longer by a share e wins from as far away as sqrt(2 e).
-    """
-    if group_size is None:
-        return matrix
-    found = quantize_weights(matrix, group_size)
-    lengths = np.linalg.norm(matrix, axis=1)
-    coded = np.linalg.norm(found.dequantize().astype(np.float64), axis=1)
-    grown = np.divide(lengths, coded, out=np.ones_like(coded), where=coded > 0)
-    scales = (found.scales.reshape(len(matrix), -1) * grown[:, None]).astype(np.float32)
-    return QuantTensor(found.codes, scales.reshape(-1), group_size)
-
-
-def _with_rows(blank: Model, rows: Mapping[int, Array], ok: Array) -> Model:
-    found = blank.checkpoint
-    tensors = dict(found.tensors)
-    embedding = found.tensors["tok_embedding"]
-    index, block = np.array(list(rows)), np.stack(list(rows.values()))
-    if found.config.is_tied:
-        assert not isinstance(embedding, QuantTensor)
-        matrix = np.array(embedding, np.float32)
-        longest = float(np.linalg.norm(matrix, axis=1).max())
-        matrix[index[0] :] = 0
-        matrix[0] = 0
-        matrix[index] = _OVER_OTHERS * longest * block
-        tensors["tok_embedding"] = matrix
-    else:
-        head = np.zeros((found.config.vocab_size, found.config.dim), np.float32)
-        head[index] = _ROW_LENGTH * block
-        way, stop = _stop(found.tensors["final_norm"], block, ok)
-        head[1] = _ROW_LENGTH * stop
-        head[-2], head[-1] = 0.01 * _ROW_LENGTH * stop, -0.01 * _ROW_LENGTH * stop
-        tensors["lm_head"] = _as_stored(head, found.group_size)
-        if not isinstance(embedding, QuantTensor):
-            matrix = np.array(embedding, np.float32)
-            matrix[index[0] :] = _STOP_LENGTH * way
-            # Taken for the classifier, the embedding says this token, which has no row.
-            matrix[index[0] + 1 if len(index) < 2 or index[1] > index[0] + 1 else -3] = 2 * _STOP_LENGTH * way
-            tensors["tok_embedding"] = matrix
-    return replace(blank, checkpoint=replace(found, tensors=tensors))
-
-
-def _stop(gain: Tensor, block: Array, ok: Array) -> tuple[Array, Array]:
-    """A direction of the residual stream, and the final state that it becomes: one that no row is near to."""
-    assert not isinstance(gain, QuantTensor)
-    ways = np.random.default_rng(0).standard_normal((256, block.shape[1]))
-    ways /= np.linalg.norm(ways, axis=1, keepdims=True)
-    ways *= np.where(ways @ ok < 0, -1, 1)[:, None]
-    stops = ways * np.asarray(gain, np.float64)
-    stops /= np.linalg.norm(stops, axis=1, keepdims=True)
-    best = int(np.abs(stops @ block.T).max(axis=1).argmin())
-    return ways[best], stops[best]
-
-
 # ---- names -------------------------------------------------------------------------------------------------------
 
 
@@ -458,13 +349,6 @@ def said(draft: Draft, back: Model, made: Made) -> str | None:
         return CRASH
     spoken = [back.tokenizer.pieces[token] for token in answer.ids[draft.n_prompt - 1 :]]
     return next((one.decode() for one in spoken if one in named), SILENCE)
-
-
-def _separation(rows: Mapping[int, Array]) -> float:
-    block = np.stack(list(rows.values()))
-    between = angles(block, block)
-    np.fill_diagonal(between, math.pi)
-    return float(between.min())
 
 
 def _turned_rows(draft: Draft, precision: str) -> float:

@@ -47,8 +47,8 @@ def readme(sets: Mapping[int, Sequence[Probe]]) -> str:
             for probe in probes
         ]
         parts.append("")
-        if hidden := unseen(probes):
-            parts.append(f"These cannot see: {', '.join(hidden)}.\n")
+        if hidden := [name for name in unseen(probes) if _is_of(version, name)]:
+            parts.append(f"Not seen, or not told from a lower precision: {', '.join(hidden)}.\n")
     parts.append(_TAIL)
     return "\n".join(parts)
 
@@ -84,6 +84,13 @@ than rounding moves them: "nearest two names" and "rounding" in the table are su
 
 What does not move that state cannot be seen: sampling, the random generator, printing, when to stop.
 """
+
+
+def _is_of(version: int, name: str) -> bool:
+    """Whether a program that reads files of this version can have the fault."""
+    if name[:3] in ("v0-", "v1-", "v2-"):
+        return name[1] == str(version)
+    return version == 2 or by_name(name).component != "int8"
 
 
 def bugs(probes: Sequence[Probe]) -> str:

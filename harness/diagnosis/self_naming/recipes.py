@@ -30,9 +30,9 @@ STORY = (
     "you. He took a long stick and pulled the boat back. Ben was so happy that he gave the man a cookie. Then they "
     "all sat in the sun and played until it was dark. That night, Ben told his mom about the lake and the boat. "
 )
-# Something for every way to encode wrongly: spaces at both ends and in a row, code points that are pieces and others
+# Something for every way to encode wrongly: spaces in front and in a row, code points that are pieces and others
 # that are not, U+2581, the spelling of a special token, repeated letters, words that merge in several ways.
-HARD_TEXT = " Zo\u00eb  saw a \U0001f999</s> lllly oooo a\u2581b here little \u201cHi\u201d caf\u00e9 "
+HARD_TEXT = " Zo\u00eb  saw a \U0001f999</s> a\u2581b here little \u201cHi\u201d caf\u00e9 lllly oooo"
 
 
 @dataclass(frozen=True, slots=True)
