@@ -14,7 +14,7 @@ from harness.checkpoint import Checkpoint, expected_shapes
 from harness.engine import LIBRARY, STRICT, Engine, Judged, TopTwo, attention, generate, screen
 from harness.engine import model as model_module
 from harness.model_config import ModelConfig
-from harness.quant import QuantTensor
+from harness.quant import QuantTensor, quantize_weights
 from harness.trace.points import AFTER, BEFORE, IN_LAYER, SCORES
 from tests.derived_models import published
 from tests.engine.strategies import ids_of, models, quantised_models
@@ -276,6 +276,19 @@ def test_an_int8_table_is_dequantised_in_float32_and_the_classifier_is_not():
     values = taps_of(Engine(found.config, tensors, dtype=np.float64), [0])
     assert values["embedding", -1].dtype == np.float64
     assert (values["embedding", -1] == float(np.float32(3) * np.float32(0.1))).all()
+
+
+def test_weights_that_a_step_makes_int8_are_decoded_as_they_are_prefilled():
+    found = tiny()
+
+    def as_int8(config, layer, name, lookup):
+        weight = lookup(layer, name)
+        return weight if weight.ndim == 1 else quantize_weights(np.asarray(weight, np.float32), 2)
+
+    engine = Engine(found.config, found.tensors, ops=replace(LIBRARY, weight=as_int8))
+    session, ids = engine.session(), [1, 0, 1]
+    one_by_one = np.concatenate([session.extend([token]) for token in ids])
+    np.testing.assert_allclose(one_by_one, engine.logits(ids), rtol=1e-5, atol=1e-6)
 
 
 # ---- llama2.c's arithmetic, on the published model

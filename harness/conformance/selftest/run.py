@@ -6,7 +6,7 @@ batches(...)   -> cases made on the fly          alarms(...)  -> a Judged for ea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.adapters.implementation import Implementation, ProcessImplementation
@@ -83,7 +83,7 @@ def kills(
     suites: Sequence[str],
     killers: Mapping[str, tuple[str, str]] | None = None,
     quick: bool = False,
-    diagnose: bool = False,
+    diagnose: Collection[str] = (),
 ) -> Iterator[tuple[Subject, Outcome]]:
     """Put each to the gate.
 
@@ -92,7 +92,7 @@ def kills(
         suites: by which it judges.
         killers: by the subject's key, the configuration that is known to stop it, and a case: it is tried first.
         quick: put those that cannot be seen to the first configuration only.
-        diagnose: have the gate name the bugs, too.
+        diagnose: keys of those whose bug the gate is to name, too.
     """
     for subject in found:
         is_hidden = subject.fault.fate is not Fate.KILLABLE
@@ -104,7 +104,7 @@ def kills(
             suites=suites,
             first=(killers or {}).get(subject.key),
             configurations=CONFIGURATIONS[:1] if quick and is_hidden else CONFIGURATIONS,
-            diagnose=diagnose,
+            diagnose=subject.key in diagnose,
         )
         yield subject, outcome
 
