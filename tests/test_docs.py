@@ -16,6 +16,7 @@ from harness.cli import COMMANDS
 from harness.cli.completion import candidates
 from harness.conformance import case, case_tables
 from harness.conformance.rows import FingerprintTable
+from harness.diagnosis.relations import RELATIONS
 from harness.engine import Ops
 from tests.test_architecture import RANKS, SOURCES, module_name, part_of
 
@@ -182,6 +183,19 @@ def test_every_key_of_a_golden_of_ids_is_described():
             actual |= {f"{table}.{name}" for name in fields} - {"request.mode"}
     actual |= {f"expected.rows.{name}" for name in FingerprintTable.model_fields}
     assert {key for cells in rows(read("goldens.md"), "## Goldens of ids") for key in code(cells[0])} == actual
+
+
+def test_every_key_of_a_relation_is_described():
+    fields = case_tables.RelationFile.model_fields["request"].annotation.model_fields
+    actual = {f"request.{name}" for name in fields} - {"request.mode"}
+    assert {
+        key for cells in rows(read("goldens.md"), "## Goldens without an answer") for key in code(cells[0])
+    } == actual
+
+
+def test_every_relation_is_described():
+    listed = {code(cells[0])[0] for cells in rows(read("relations.md"), "## Which there are")}
+    assert listed == {relation.name for relation in RELATIONS}
 
 
 def test_every_suite_is_described():

@@ -1,20 +1,23 @@
 """Relations: what cancels changes no logit, wrong wiring breaks the right one, and honest programs break none."""
 
 import itertools
+import sys
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from harness.adapters.manifest import Needs
+from harness.adapters.implementation import ProcessImplementation
+from harness.adapters.manifest import Manifest, Needs
 from harness.conformance.case import read_case, select
 from harness.conformance.check import check
 from harness.diagnosis.gauges import Draw, channel_signs, queries_keys, vocabulary_order
 from harness.diagnosis.relations import RELATIONS, by_name
 from harness.engine import STRICT, Engine
 from harness.errors import CaseError, Crashed
-from harness.models import load, locate
+from harness.models import golden_dir, load, locate
 from harness.quant import QuantTensor
 from harness.results import Kind, Observation
 from tests.diagnosis.ported import ported
@@ -158,9 +161,9 @@ SHOWS = [
 ]
 
 
-def verdict(impl, name, **changes):
-    case = replace(select(["relations"], cases=[name])[0], **{"steps": 48, **changes})
-    (found,) = next(check([impl], [case], levels=["TEXT"], diagnose=False))
+def verdict(impl, name, levels=("TEXT",)):
+    case = replace(select(["relations"], cases=[name])[0], steps=48)
+    (found,) = next(check([impl], [case], levels=levels, diagnose=False))
     return found
 
 
@@ -198,6 +201,32 @@ def test_what_cannot_be_asked_is_unsupported_and_says_why():
     assert verdict(fixed, "gqa-queries-keys").kind is Kind.EXACT  # on the model that is prepared for it
     short = ported(needs=Needs(max_seq_len=512))
     assert "holds 512 positions" in verdict(short, "gqa-longer-context").reason
+
+
+def spoken(fault):
+    """A program of the line protocol with a fault."""
+    protocol = (sys.executable, "-m", "harness.diagnosis.faulty", fault, "--lines")
+    env = {"PYTHONPATH": str(golden_dir().parent)}
+    return ProcessImplementation(
+        Manifest(
+            path=Path("impl.toml"), name="port", levels=("TOKENS",), run=protocol[:1], protocol=protocol, env=env
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("fault", "name", "kind"),
+    [
+        ("cache-not-reset", "gqa-asked-again", Kind.MISMATCH),
+        ("none", "gqa-asked-again", Kind.EXACT),
+        ("none", "gqa-continued", Kind.EXACT),
+        ("none", "gqa-more-steps", Kind.EXACT),
+    ],
+)
+def test_one_process_answers_many_requests_each_for_itself(fault, name, kind):
+    found = verdict(spoken(fault), name, levels=["TOKENS"])
+    assert found.kind is kind
+    assert ("what a request leaves behind" in found.reason) is (kind is Kind.MISMATCH)
 
 
 # ---- hostile

@@ -190,7 +190,12 @@ class _Trial:
         n_same = self._n_same(one, other)
         if name == "seed-0":
             self.n_judged += 1
-            return self._broken(one, other) if n_same is None else None
+            if n_same is not None:
+                return None
+            drawn = self.program.ask(replace(other.question, seed=42), in_text=True)
+            if self._n_same(one, drawn) is None:
+                return self._plain(Kind.INCONCLUSIVE, "it draws the likeliest token with every seed")
+            return self._broken(one, other)
         if n_same is None:
             self.n_judged += self._n_tokens(one)
             return None
@@ -219,7 +224,7 @@ class _Trial:
             drawn = replace(plain, temperature=1.0, seed=42)
             return replace(drawn, topp=0.9), replace(drawn, topp=1.5)
         if name == "seed-0":
-            return plain, replace(plain, temperature=1.0, topp=0.9, seed=0)
+            return plain, replace(plain, temperature=4.0, topp=0.9, seed=0)
         return plain, replace(plain, files=changed)
 
     def _continued(self, plain: Question) -> tuple[Said, Said]:
