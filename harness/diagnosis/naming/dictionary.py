@@ -51,7 +51,7 @@ _OUT = 40.0  # nats behind the best at which a fault is out, unless it is among 
 _LEFT = (64, 32, 12)  # faults that are left after each screen at the most
 _KEPT = 4  # and at the least, so that there is a runner-up
 _LENIENT = 4  # faults with which a text is walked again, with the noise of lower precisions allowed for
-_MOST = 700  # tokens that are scored
+_MOST, _ALL = 700, 4000  # tokens that are scored; and where only a lower precision is told from a bug by them
 _MISREAD = 300  # tokens of text of which one may be misread: bytes that two pieces print, pieces that print none
 _SAME = 0.5  # nats within which faults that explain everything are one class
 _N_PAIRED = 4  # faults to which a second is added
@@ -124,6 +124,7 @@ class _Search:
         self.right_engine = Port().engine(model)
         self.printed = Printed(model, self.right_engine)
         self.n_tried = len(self.hypotheses)
+        self.most = _MOST
 
     # ---- the course of a search ------------------------------------------------------------------------------
 
@@ -138,6 +139,9 @@ class _Search:
         screened = self._screened(forward)
         nearest = [score.hypothesis for score in sorted(scores, key=lambda score: -score.likelihood)[:2]]
         best = self._verdict(*self._scored(screened, nearest), self.threshold)
+        if best.conclusion is Conclusion.LOWER_PRECISION:  # a small difference: see whether more of it tells
+            self.most = _ALL
+            best = self._verdict(*self._scored(screened[: 1 + _LENIENT], nearest), self.threshold)
         if best.conclusion is not Conclusion.UNKNOWN or all(
             one.rest is None and not one.is_whole for one in self._wrong
         ):
@@ -232,7 +236,7 @@ class _Search:
                 read, most = found, n_read
             if is_all:
                 break
-        n_left = _MOST - sum(one.trial.n for one in read)
+        n_left = self.most - sum(one.trial.n for one in read)
         for one in self.evidence:
             if one.is_whole and n_left > 0:
                 ids = one.ids[: len(one.prompt_ids) + n_left] if one.is_right else one.ids
@@ -261,7 +265,7 @@ class _Search:
                     trial, is_explained = replace(trial, accepted=self._next(one, b"")), True
                 found.append(_Read(one, trial))
                 is_all = is_all and is_explained
-                if sum(read.trial.n for read in found) >= _MOST:
+                if sum(read.trial.n for read in found) >= self.most:
                     break
         except _CANNOT_BE:
             return [], -1, False

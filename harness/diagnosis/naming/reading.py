@@ -77,8 +77,8 @@ class _OfPort:
         token = max(candidates, key=lambda c: float(logits[c]))
         regret = self.scale * (float(logits[expected]) - float(logits[token]))
         if not self.chooser.is_greedy:
-            floors = [floor for _, floor in self.noise.levels if floor <= self.floor]
-            regret = MULTIPLE * self.chooser.needed(logits, step, [token], floors)
+            floors = [floor / self.scale for _, floor in self.noise.levels if floor <= self.floor]
+            regret = MULTIPLE * self.scale * self.chooser.needed(logits, step, [token], floors)
         kind = Kind.WITHIN if regret <= MULTIPLE * self.floor else Kind.MISMATCH
         return Choice(token, kind, expected, regret)
 

@@ -161,7 +161,7 @@ def _margins(port: Port, config: ModelConfig, trial: Trial, rows: Array, noise: 
     chooser = Chooser(port, trial.request, len(trial.prompt_ids), config, len(rows))
     if chooser.is_greedy and chooser.is_honest:
         return scale * _by_logits(replace(LIBRARY, **port.ops), config, rows, targets, trial.accepted)
-    floors = [floor for _, floor in noise.levels]
+    floors = [floor / scale for _, floor in noise.levels]
     out = np.empty(len(rows))
     n_hopeless = 0
     for step, row in enumerate(rows):
@@ -171,7 +171,7 @@ def _margins(port: Port, config: ModelConfig, trial: Trial, rows: Array, noise: 
         else:
             needed = chooser.needed(row, step, wanted, floors) if n_hopeless < _HOPELESS else math.inf
             n_hopeless += math.isinf(needed)
-            out[step] = -MULTIPLE * needed
+            out[step] = -MULTIPLE * scale * needed
     return out
 
 
