@@ -180,9 +180,9 @@ class _Search:
 
     def _suspicion(self, position: str) -> str:
         if self.place[1] == "feed-forward":
-            return "the activation, the product of gate and up, and w1, w3 and w2: which is which, their rows and columns"
+            return "the activation, the product of gate and up, and w1, w2 and w3: which is which, rows and columns"
         if position == "one position":
-            return "the norm before the attention, wv and wo, which values a head reads, and whether its sum begins at zero"
+            return "the norm before the attention, wv and wo, which values a head reads, whether its sum starts at 0"
         return "the slots that are seen, the softmax, and the rows of the cache"
 
     def _feed(self, found: Found) -> Feed:
