@@ -28,6 +28,8 @@ def test_it_carries_goldens_implementations_and_templates(wheel):
         "harness/golden/__init__.py",
         "harness/golden/conftest.py",
         "harness/golden/models/models.toml",
+        "harness/golden/models/llama3/model.safetensors",
+        "harness/golden/chat/dialogs.json",
         "harness/impls/c/impl.toml",
         "harness/impls/c/run.c",
         "harness/report/page.html.j2",

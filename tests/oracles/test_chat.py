@@ -47,7 +47,7 @@ def test_llama_2_by_sentencepiece(template, name):
 @pytest.mark.parametrize("name", GOLDEN["dialogs"])
 def test_llama_3_by_transformers(name):
     theirs = transformers.AutoTokenizer.from_pretrained(models.locate("llama3").checkpoint)
-    theirs.chat_template = LLAMA_3
+    theirs.chat_template, theirs.bos_token = LLAMA_3, "<|begin_of_text|>"
     messages = [{"role": role, "content": content} for role, content in GOLDEN["dialogs"][name]["messages"]]
     ids = GOLDEN["templates"]["llama3/llama3"]["ids"][name]
     if any(spelling in one["content"] for one in messages for spelling in SPELLS):
