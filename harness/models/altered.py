@@ -26,6 +26,7 @@ Alteration = Callable[[Checkpoint, Tokenizer], tuple[Checkpoint, Tokenizer]]
 # Of the checkpoints that goldens name, and of the tokenizers where they are changed.
 SHA256 = {
     "gqa/uniform": "f567983976a813a1e3a1e18e2953dcb4c78a2c725f3f1e9a0705750396b3f085",
+    "gqa/peaked-attention": "89407bc6929bec380a85e3757838b3d3833aff70655aedf50b7bee3f21c22ddf",
     "gqa/nan-row": "70fba6095998b835e662cc407d258ff07b7711036ec931b80ca3a1307e06d0f9",
     "gqa/short-context": "1d1dd73feb4385aab27cef30ae90034b2f79797700654337fa37892771ba1d35",
     "gqa/int8-groups-of-64": "aef28dbd13b52c7f7c6e4bf1fed6d207fa9ffba35c8a60913593add28bd82081",

@@ -19,6 +19,7 @@ KILLS = {
     "int8-tails-counted": "int8-groups-of-64",
     "int8-zero-group": "int8-zero-group",
     "sampler-softmax-overflows": "gqa-cold",
+    "softmax-overflows": "peaked-attention",
     "steps-unclamped": "short-context",
     "stops-at-eos-too": "uniform-negative-seed",
     "tokenizer-floor-1e9": "run-of-spaces",
