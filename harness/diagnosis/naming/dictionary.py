@@ -330,8 +330,8 @@ class _Search:
         found: list[Array] = []
         is_out = False
         for (one, _), own in zip(read, plain, strict=True):
-            if one.stdout is None:
-                found.append(own)
+            if one.stdout is None:  # ids alone: no such fault is why a prompt has others
+                found.append(own if one.is_right or one.encoded is None else np.concatenate([own, _NEVER]))
                 continue
             is_out = is_out or self.printed.stdout(hypothesis.port, one.request) != one.stdout
             found.append(_never(own) if is_out else -_never(own))
