@@ -25,8 +25,9 @@ from harness.diagnosis.faults import by_name
 from harness.diagnosis.port import Port, PortCrashed, Request
 from harness.errors import HarnessError, InputError
 from harness.models import Model, load
+from harness.tokenizer import tokenizer_bin
 
-__all__ = ["CRASHED", "Lines", "main", "port_of", "printed"]
+__all__ = ["CRASHED", "Lines", "main", "opened", "port_of", "printed"]
 
 CRASHED = 70  # exit status where a program with the fault would be ended
 _VERBS = b"info load encode decode generate logits quit"
@@ -42,6 +43,19 @@ def port_of(name: str) -> Port:
     return Port() if name == "none" else faulted(by_name(name))
 
 
+def opened(port: Port, checkpoint: str | os.PathLike[str], tokenizer: str | os.PathLike[str]) -> Model:
+    """Read a model as the port does, which may refuse its tokenizer.
+
+    Raises:
+        PortCrashed: it does.
+        HarnessError: these are no such files.
+    """
+    model = load(checkpoint, tokenizer)
+    if not port.encoder.fits(model.tokenizer, tokenizer_bin.count_pieces(tokenizer), model.checkpoint.config):
+        raise PortCrashed("it refuses a tokenizer of more pieces than the model has")
+    return model
+
+
 def printed(port: Port, words: Sequence[bytes]) -> bytes:
     """What the program prints for a command line.
 
@@ -54,7 +68,7 @@ def printed(port: Port, words: Sequence[bytes]) -> bytes:
         if flag.decode("ascii", "replace") not in _OPTIONS or value is None:
             raise InputError(f"{os.fsdecode(flag)} is no option, or has no value", expected=", ".join(_OPTIONS))
         given[_OPTIONS[flag.decode()]] = value
-    model = load(os.fsdecode(words[0]), os.fsdecode(given["tokenizer"]))
+    model = opened(port, os.fsdecode(words[0]), os.fsdecode(given["tokenizer"]))
     request = Request(
         given.get("prompt", b""),
         int(given.get("steps", b"256")),
@@ -86,8 +100,7 @@ class Lines:
             return b"ok llama-lines 1 %b %d %d 1 %b" % (self.name.encode(), *shape, _VERBS)
         if verb == b"load":
             self.model = None
-            model = load(*(os.fsdecode(_text(word)) for word in words))
-            self.port.prompt_ids(model, b"")
+            model = opened(self.port, *(os.fsdecode(_text(word)) for word in words))
             self.model = model
             return b"ok %d %d" % (model.checkpoint.config.vocab_size, model.checkpoint.config.seq_len)
         if verb == b"quit":

@@ -44,6 +44,13 @@ def test_where_a_program_would_be_ended_it_says_so_by_its_status(capfd):
     assert "it would end here" in capfd.readouterr().err
 
 
+def test_a_tokenizer_of_more_pieces_is_refused_by_who_does_so(capfd):
+    files = locate("gqa/surplus-piece")
+    assert main([b"tokenizer-size-checked", *words(files)]) == CRASHED
+    assert "more pieces" in capfd.readouterr().err
+    assert main([b"none", *words(files)]) == 0
+
+
 @pytest.mark.parametrize(
     ("given", "what"), [(["-q", "1"], "-q is no option"), (["-i"], "-i is no option, or has no value")]
 )

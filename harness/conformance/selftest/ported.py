@@ -15,10 +15,9 @@ from harness.adapters.process import Limits
 from harness.adapters.protocol import Session
 from harness.diagnosis import Port, PortCrashed
 from harness.diagnosis import Request as PortRequest
-from harness.diagnosis.faulty import CRASHED, port_of
+from harness.diagnosis.faulty import CRASHED, opened, port_of
 from harness.engine import blas_threads
 from harness.errors import Crashed
-from harness.models import load
 from harness.results import Observation, Request
 
 __all__ = ["PROGRAM", "PortedFault"]
@@ -79,7 +78,7 @@ class PortedFault:
         failure, text = None, b""
         with blas_threads(1), np.errstate(all="ignore"):
             try:
-                text = self.port.answer(load(request.model, request.tokenizer), asked).text
+                text = self.port.answer(opened(self.port, request.model, request.tokenizer), asked).text
             except _ENDS as crash:
                 failure = Crashed(f"it would end here: {crash}", command=shlex.join(command), exit_code=CRASHED)
         return Observation(command, "", text, failure=failure, wall_s=time.perf_counter() - start)
