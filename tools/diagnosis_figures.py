@@ -143,13 +143,15 @@ def lower(model: str) -> Iterator[tuple[str, Ops]]:
     yield "f16 sums", replace(LIBRARY, matmul=_in_half)
 
 
-def accusations(models: Sequence[str], n_prompts: int, *, verbose: bool) -> None:
+def accusations(models: Sequence[str], n_prompts: int, *, only: str, verbose: bool) -> None:
     """Judge right programs of lower precision that do not say so, prompt by prompt."""
     total: Counter[str] = Counter()
     gains: list[float] = []
     for model in models:
         goldens = [case for case in cases(Batch(model, 0)) if not case.is_sampled][:n_prompts]
         for name, ops in lower(model):
+            if only and name not in only.split(","):
+                continue
             impl = PortedFault()
             impl.port = Port(ops={step: getattr(ops, step) for step in ops.differs_from(LIBRARY)})
             impl.manifest = impl.manifest.model_copy(update={"conventions": ""})
@@ -183,7 +185,7 @@ def _told(one: Diagnosis) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("compiled", "left-out", "tokenizer", "ported", "lower"))
-    parser.add_argument("--only", default="", help="comma list of faults")
+    parser.add_argument("--only", default="", help="comma list of faults, or of lower precisions")
     parser.add_argument("--prompts", type=int, default=6, help="for each model and precision")
     parser.add_argument("--models", default="gqa,mha,mqa", help="comma list")
     parser.add_argument("--part", default="1/1", help="every n-th program: 2/3 is the second of three parts")
@@ -191,7 +193,7 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     if options.what == "lower":
-        accusations(options.models.split(","), options.prompts, verbose=options.verbose)
+        accusations(options.models.split(","), options.prompts, only=options.only, verbose=options.verbose)
         return
     goldens = [case for case in select(["core"], quick=options.quick) if case.is_run and not case.is_chat]
     if options.what in ("compiled", "left-out"):

@@ -96,9 +96,9 @@ def evidence_of(judge: Judge, claim: Claim, verdict: Verdict) -> Evidence | None
         return Evidence(request, prompt, ids, is_right, True, printing, texts=texts, stdout=stdout)
     ids = tuple(claim.prefix) if len(claim.prefix) >= len(prompt) else prompt
     shown = b"".join(printing.render(ids)[len(prompt) - 1 :])
-    rest: bytes | None = claim.rest
-    if not claim.rest.startswith(shown) or verdict.tokenizer is Kind.MISMATCH:
-        ids, rest = prompt, None
+    rest: bytes | None = claim.rest or None
+    if verdict.tokenizer is Kind.MISMATCH or not claim.rest.startswith(shown):
+        ids = prompt  # and whatever follows an honest echo is read anew
     ids = certain(ids, len(prompt), printing, rest or b"")
     return Evidence(
         request, prompt, ids, False, False, printing, rest=rest, texts=_texts(judge, claim), stdout=stdout

@@ -51,6 +51,9 @@ _OUT = 40.0  # nats behind the best at which a fault is out, unless it is among 
 _LEFT = (64, 32, 12)  # faults that are left after each screen at the most
 _KEPT = 4  # and at the least, so that there is a runner-up
 _LENIENT = 4  # faults with which a text is walked again, with the noise of lower precisions allowed for
+_STRICT = (
+    10.0  # noise floors of the model's own that a walk allows for: a fault may have more noise than a right model
+)
 _MOST, _ALL = 700, 4000  # tokens that are scored; and where only a lower precision is told from a bug by them
 _MISREAD = 300  # tokens of text of which one may be misread: bytes that two pieces print, pieces that print none
 _SAME = 0.5  # nats within which faults that explain everything are one class
@@ -74,6 +77,7 @@ class _Score:
     hypothesis: Hypothesis
     found: tuple[Array, ...]
     likelihood: float
+    rivals: tuple[Array, ...] = ()  # what a right port makes of the same tokens after the honest prompt, where any
 
     @property
     def margins(self) -> Array:
@@ -230,7 +234,9 @@ class _Search:
         read: list[_Read] = []
         most = -1
         lenient = [(one, self.noise.levels[-1][1]) for one in hypotheses[: _LENIENT + 1]]
-        for hypothesis, floor in [*((one, self.noise.own) for one in hypotheses), *lenient] if texts else ():
+        for hypothesis, floor in (
+            [*((one, _STRICT * self.noise.own) for one in hypotheses), *lenient] if texts else ()
+        ):
             found, n_read, is_all = self._walked(hypothesis, texts, floor)
             if n_read > most:
                 read, most = found, n_read
@@ -292,8 +298,9 @@ class _Search:
 
     def _by_encoder(self, hypothesis: Hypothesis, read: Sequence[_Read], plain: Sequence[Array]) -> _Score:
         """Score a fault of the encoder: texts after other prompt ids; where they are the same, as a right port."""
-        found = []
+        found, rivals = [], []
         for (one, _), own in zip(read, plain, strict=True):
+            rivals.append(_never(own) if not one.is_right else own)
             try:
                 ids = tuple(hypothesis.port.prompt_ids(self.model, one.request.prompt))
             except PortCrashed:
@@ -303,16 +310,22 @@ class _Search:
             elif ids == one.prompt_ids:
                 found.append(own if one.is_right or level(own, self.noise) is None else np.concatenate([own, _NEVER]))
             else:
-                found.append(self._after(hypothesis.port, one, ids, len(own)) if ids else _never(own))
-        return self._score(hypothesis, found)
+                mine, rivals[-1] = (
+                    self._after(hypothesis.port, one, ids, len(own)) if ids else (_never(own), _never(own))
+                )
+                found.append(mine)
+        return replace(self._score(hypothesis, found), rivals=tuple(rivals))
 
-    def _after(self, port: Port, one: Evidence, ids: tuple[int, ...], n: int) -> Array:
-        """Margins of a text of about n tokens after other prompt ids, in the reading that explains it best."""
+    def _after(self, port: Port, one: Evidence, ids: tuple[int, ...], n: int) -> tuple[Array, Array]:
+        """Margins of a text of about n tokens after other prompt ids, in the reading that explains it best.
+
+        And those of a right port for the same tokens: one text alone may lead into the same story by luck.
+        """
         n_positions = clamp_steps(one.request.steps, self.model.checkpoint.config.seq_len)
         if n_positions < len(ids):  # all that was printed is a part of the prompt
             shown = b"".join(one.printing.render(ids[: n_positions + 1]))
-            return np.full(1, math.inf) if shown in one.texts else _NEVER
-        best = np.full(max(1, n), -math.inf)
+            return np.full(1, math.inf) if shown in one.texts else _NEVER, _NEVER
+        best = rival = np.full(max(1, n), -math.inf)
         for rest in _continuations(one, ids):
             tokens, _, is_explained = read_text(port, self.right_engine, one, ids, rest, self.noise, self.noise.own)
             trial = Trial(one.request, ids, tokens)
@@ -323,7 +336,10 @@ class _Search:
                 found = np.concatenate([found, np.full(max(1, n - len(found)), -math.inf)])
             if fitted(found, self.noise) > fitted(best, self.noise):
                 best = found
-        return best
+                same = Trial(one.request, one.prompt_ids, (*one.prompt_ids, *tokens[len(ids) :]))
+                other = self._margins(RIGHT, [same]) if one.rest is not None else None
+                rival = _NEVER if other is None else other
+        return best, rival
 
     def _by_stdout(self, hypothesis: Hypothesis, read: Sequence[_Read], plain: Sequence[Array]) -> _Score:
         """Score a fault of the loop or of printing by all of stdout; the first text that is not its own ends it."""
@@ -334,7 +350,8 @@ class _Search:
                 found.append(own if one.is_right or one.encoded is None else np.concatenate([own, _NEVER]))
                 continue
             is_out = is_out or self.printed.stdout(hypothesis.port, one.request) != one.stdout
-            found.append(_never(own) if is_out else -_never(own))
+            n = max(1, len(own) + (not one.is_right))  # what makes it wrong is one more thing to explain
+            found.append(np.full(n, -math.inf if is_out else math.inf))
         return self._score(hypothesis, found)
 
     def _score(self, hypothesis: Hypothesis, found: Sequence[Array]) -> _Score:
@@ -365,12 +382,12 @@ class _Search:
         reached = self._reached(best)
         precision = level(right.margins, self.noise)
         tolerance = dict(self.noise.levels)[reached or ""]
-        total = max(len(right.margins), len(best.margins))
+        total = len(best.margins) if reached is not None else max(len(right.margins), len(best.margins))
 
         def n_explained(score: _Score) -> int:
             return min(total, int(explained(score.margins, tolerance).sum()))
 
-        gain = best.likelihood - right.likelihood
+        gain = best.likelihood - self._best_right(right, best)
         is_named = reached is not None and bool(best.hypothesis.faults) and gain >= needed
         named = [
             score
@@ -394,6 +411,14 @@ class _Search:
             n_tried=self.n_tried,
             precision=(reached if named else precision) or "",
         )
+
+    def _best_right(self, right: _Score, best: _Score) -> float:
+        """The likelihood of a right port, which may have chosen the tokens that another prompt's ids explain."""
+        if not best.rivals:
+            return right.likelihood
+        pairs = zip(right.found, best.rivals, strict=True)
+        found = [max(pair, key=lambda one: fitted(one, self.noise)) for pair in pairs]
+        return fitted(np.concatenate(found), self.noise)
 
     def _reached(self, score: _Score) -> str | None:
         """The precision at which a hypothesis explains everything, but for what a text may have been misread in."""
