@@ -40,7 +40,11 @@ def timed(ask: Callable[[], object], n: int) -> tuple[float, float, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--impls", default="c", help="comma list of programs that speak the line protocol: names, manifests or command lines")
+    parser.add_argument(
+        "--impls",
+        default="c",
+        help="comma list of programs that speak the line protocol: names, manifests or command lines",
+    )
     parser.add_argument("--model", default="gqa")
     parser.add_argument("--requests", type=int, default=10_000, help="of each kind that is timed; at least 1")
     parser.add_argument("--texts", type=int, default=20_000, help="put to the tokenizer")

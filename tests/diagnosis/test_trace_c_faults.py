@@ -1,6 +1,6 @@
 """The white-box tracer names the operation of every arithmetic fault that is compiled into impls/c, and no other.
 
-What a right build records is judged in tests/impls/test_traces.py; here only the build that the faults are made of is.
+What a right build records is judged in tests/impls/test_traces.py; here, only the build that the faults are made of.
 """
 
 from __future__ import annotations
