@@ -200,7 +200,7 @@ def test_the_shipped_models_are_what_their_list_says() -> None:
         found = models.locate(name)
         model = models.load(found.checkpoint, found.tokenizer)
         assert model.checkpoint.format == found.format
-        assert model.tokenizer.vocab_size == model.checkpoint.config.vocab_size
+        assert model.vocabulary.vocab_size == model.checkpoint.config.vocab_size
 
 
 # ---- derived models -----------------------------------------------------------------------------
