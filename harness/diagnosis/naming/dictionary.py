@@ -9,7 +9,7 @@ said is held against all of them:
 3. the text behind the first difference is walked with those that are left, which gives its tokens, and those that are
    left are scored on all of them
 
-What is named must explain every token (of a text one in 300 may be misread), and must be more likely than a right
+What is named must explain every token (of a text one in 200 may be misread), and must be more likely than a right
 program of any precision by `THRESHOLD`. What explains everything equally is one class. Where no fault does, each is
 tried in one layer alone, and then two together. The world is closed: a bug that is not in the catalogue is UNKNOWN,
 or named as one that does the same on these cases.
@@ -55,7 +55,7 @@ _STRICT = (
     10.0  # noise floors of the model's own that a walk allows for: a fault may have more noise than a right model
 )
 _MOST, _ALL = 700, 4000  # tokens that are scored; and where only a lower precision is told from a bug by them
-_MISREAD = 300  # tokens of text of which one may be misread: bytes that two pieces print, pieces that print none
+_MISREAD = 200  # tokens of text of which one may be misread: bytes that two pieces print, pieces that print none
 _SAME = 0.5  # nats within which faults that explain everything are one class
 _N_PAIRED = 4  # faults to which a second is added
 _MAX_LAYERS = 8  # of a model in which faults are tried in one layer only
