@@ -73,8 +73,8 @@ from harness.conformance.case_tables import (
     RunFile,
 )
 from harness.conformance.rows import Encoding, encoding_lines, fingerprint_lines, is_text
-from harness.errors import CaseError
 from harness.diagnosis import relations
+from harness.errors import CaseError
 from harness.judging.fingerprint import Fingerprint
 from harness.models import ModelFiles, golden_dir
 from harness.results import Request
@@ -144,8 +144,8 @@ class Case:
         ends: "bos", "eos" or "steps".
         texts, decoded: of an "encode"; it has no prompt, ids or stdout.
         rows: of "logits", whose ids are fed after prompt_ids, which is BOS; it has no stdout.
-        path: the file it was read from; no part of its value.
         relation, prompts: of a "relation"; it has no answer at all.
+        path: the file it was read from; no part of its value.
     """
 
     name: str
@@ -170,9 +170,9 @@ class Case:
     texts: tuple[Encoding, ...] = ()
     decoded: tuple[Encoding, ...] = ()
     rows: tuple[Fingerprint, ...] = ()
-    path: Path | None = field(default=None, compare=False)
     relation: str = ""
     prompts: tuple[bytes, ...] = ()
+    path: Path | None = field(default=None, compare=False)
 
     @property
     def key(self) -> str:
@@ -290,12 +290,12 @@ def _from_tables(file: AnyFile, path: Path) -> Case:
         fed = tuple(file.request.ids)
         rows = tuple(row.value for row in file.expected.rows)
         return by_ids(mode="logits", prompt_ids=fed[:1], ids=fed[1:], rows=rows, **head)
-    request, expected = file.request, file.expected
     if isinstance(file, RelationFile):
         asked = tuple(prompt.encode("utf-8") for prompt in file.request.prompts)
         return by_ids(
             mode="relation", relation=file.request.relation, prompts=asked, steps=file.request.steps, **head
         )
+    request, expected = file.request, file.expected
     text = _one_of(path, "expected.text", expected.text, expected.text_hex)
     if text is None:
         raise CaseError("is missing", path=path, where="key expected.text")
@@ -339,10 +339,10 @@ def by_ids(
     texts: tuple[Encoding, ...] = (),
     decoded: tuple[Encoding, ...] = (),
     rows: tuple[Fingerprint, ...] = (),
-    path: Path | None = None,
     relation: str = "",
     prompts: tuple[bytes, ...] = (),
     steps: int = 0,
+    path: Path | None = None,
 ) -> Case:
     """Make a case of mode "encode", "logits" or "relation", which expects no text."""
     return Case(
@@ -368,9 +368,9 @@ def by_ids(
         texts=texts,
         decoded=decoded,
         rows=rows,
-        path=path,
         relation=relation,
         prompts=prompts,
+        path=path,
     )
 
 
@@ -423,13 +423,13 @@ def _contradiction(case: Case) -> tuple[str, str] | None:
 
 
 def _contradiction_by_ids(case: Case) -> tuple[str, str] | None:
-    if case.mode == "encode":
-        if not case.texts and not case.decoded:
-            return "expected.texts", "holds nothing"
     if case.mode == "relation":
         if relations.by_name(case.relation) is None:
             return "request.relation", f"is no relation: {case.relation}"
         return None
+    if case.mode == "encode":
+        if not case.texts and not case.decoded:
+            return "expected.texts", "holds nothing"
         seen = [row.text for row in case.texts]
         if len(set(seen)) < len(seen):
             return "expected.texts", "has a text twice"
@@ -606,8 +606,6 @@ def _run_lines(case: Case) -> list[str]:
 def _by_ids_lines(case: Case) -> list[str]:
     if case.mode == "logits":
         return [f"ids = {toml_text.integers(case.fed)}"]
-    rows = encoding_lines("texts", case.texts) + encoding_lines("decoded", case.decoded)
-    return ["", "[expected]", *rows]
     if case.mode == "relation":
         prompts = [prompt.decode("utf-8") for prompt in case.prompts]
         return [
@@ -615,3 +613,5 @@ def _by_ids_lines(case: Case) -> list[str]:
             f"prompts = {toml_text.strings(prompts)}",
             f"steps = {case.steps}",
         ]
+    rows = encoding_lines("texts", case.texts) + encoding_lines("decoded", case.decoded)
+    return ["", "[expected]", *rows]
