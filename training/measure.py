@@ -258,8 +258,8 @@ def describe_llama3(out: Path) -> str:
 
 _LLAMA3_FORM = """A Hugging Face directory, as models of this kind are published: no file of llama2.c's can say
 `rope_theta` or a scaling. `harness convert` makes other formats of it, and the harness does so by itself for programs
-whose manifests name one. The vocabulary is bytes, 352 merges learned from our stories by Llama 3's pattern of words, and
-16 special pieces. Part of what it read were dialogs in Llama 3's template, so it also answers:
+whose manifests name one. The vocabulary is bytes, 352 merges learned from our stories by Llama 3's pattern of words,
+and 16 special pieces. Part of what it read were dialogs in Llama 3's template, so it also answers:
 
     printf 'What does a fox say?\\n' | harness run llama3 --chat -t 0"""
 

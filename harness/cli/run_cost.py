@@ -134,7 +134,8 @@ class OperationClock:
         n = cost.n_prefilled + cost.n_decoded
         if not n or whole <= 0:
             return []
-        parts = [*sorted(self.seconds.items(), key=lambda one: -one[1]), ("between them", whole - sum(self.seconds.values()))]
+        parts = sorted(self.seconds.items(), key=lambda one: -one[1])
+        parts.append(("between them", whole - sum(self.seconds.values())))
         return [f"inside {n:,} tokens, each operation computed by itself:"] + [
             f"  {name:<16} {seconds / n * 1e6:>10,.1f} us a token {seconds / whole:>6.1%}" for name, seconds in parts
         ]

@@ -1,8 +1,8 @@
 """golden/chat/dialogs.json against other people's encoders, by the templates as other programs state them.
 
 Llama 2: every turn is encoded by SentencePiece for itself, BOS and EOS by their ids. Llama 3: transformers renders a
-Jinja template and finds the special pieces in the text. Where a message spells a special piece it would find that too,
-so there it is asked for the frame and the messages apart.
+Jinja template and finds the special pieces in the text. Where a message spells a special piece it would find that
+too, so there it is asked for the frame and the messages apart.
 """
 
 import pytest
@@ -33,7 +33,7 @@ def llama2(encode, messages):
     while len(messages) > 1:
         (_, question), (_, answer), *messages = messages
         ids += [1, *encode("[INST] " + question.strip() + " [/INST] " + answer.strip() + " "), 2]
-    return ids + [1, *encode("[INST] " + messages[0][1].strip() + " [/INST]")]
+    return [*ids, 1, *encode("[INST] " + messages[0][1].strip() + " [/INST]")]
 
 
 @pytest.mark.parametrize(("template", "name"), [case for case in CASES if case[0].startswith("llama2/")])

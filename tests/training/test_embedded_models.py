@@ -37,7 +37,7 @@ def test_each_model_is_listed_in_float32_and_in_int8():
 
 def sha256sums(directory):
     """What `sha256sum *` prints there."""
-    command = 'LC_ALL=C; export LC_ALL; sha256sum *'
+    command = "LC_ALL=C; export LC_ALL; sha256sum *"
     return subprocess.run(["sh", "-c", command], cwd=directory, stdout=subprocess.PIPE, check=True).stdout
 
 

@@ -64,8 +64,8 @@ def test_waves_of_every_kind_are_there():
 def test_training_and_harness_encode_alike():
     ours, theirs = byte_level.read(HERE / "tokenizer.json"), formats.read_tokenizer(HERE)
     assert ours.vocab_size == theirs.vocab_size == llama3.CONFIG.vocab_size
-    stories_and_messages = itertools.islice(stories.stories("book", 99), 6)
-    texts = [story if isinstance(story, str) else " ".join(said for _, said in story) for story in stories_and_messages]
+    some = itertools.islice(stories.stories("book", 99), 6)
+    texts = [story if isinstance(story, str) else " ".join(said for _, said in story) for story in some]
     for text in [*TEXTS, *texts]:
         assert ours.encode(text) == theirs.encode(text, bos=False), text[:60]
         assert ours.decode(ours.encode(text)) == text

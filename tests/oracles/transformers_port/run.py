@@ -1,4 +1,4 @@
-"""Write a text with transformers: run.py DIRECTORY TEMPERATURE STEPS THREADS [PROMPT]; STEPS counts the prompt too."""
+"""Write a text with transformers: run.py DIRECTORY TEMPERATURE STEPS THREADS [PROMPT], where STEPS are positions."""
 
 import os
 import sys
