@@ -59,7 +59,7 @@ def command(
         from harness.engine import blas_threads
 
         with blas_threads(1):
-            reading = judge_by_text(checkpoint, words, *([text.encode("utf-8", "surrogateescape")] if text else []))
+            reading = judge_by_text(checkpoint, words, *([[text.encode("utf-8", "surrogateescape")]] if text else []))
         likelihood = {"nats": reading.nats, "guessing": reading.guessing, "is_sensible": reading.is_sensible}
         problems += [
             f"a text becomes likely ({nats:.2f} nats a token) if {what}" for what, nats in reading.explanations

@@ -7,7 +7,7 @@ fault of the catalogue, that is what happened to the file.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,11 +18,17 @@ from harness.diagnosis import CATALOGUE, Fate, faulted
 from harness.engine import LIBRARY, Engine
 from harness.tokenizer import AnyTokenizer
 
-__all__ = ["TEXT", "Reading", "judge_by_text"]
+__all__ = ["TEXTS", "Reading", "judge_by_text"]
 
-TEXT = (
+# What published story models were made for, and what the models that come along were.
+TEXTS = (
     b"Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw "
-    b"a big red ball."
+    b"a big red ball.",
+    b"Once upon a time, there was a little girl named Rosa. She lived near the park. It was a rainy day, so she took "
+    b"her raincoat. She went to the park with her dad.",
+    b"This is a story in 3 chapters. Lily was a little girl who lived in house #17 with a big dog named Momo.",
+    b"# Vera's book, 2014\n\nVera was a little girl who lived in house 72946 with her mom. She'd got a small bear, "
+    b"and it's called Momo.",
 )
 # By how much a mistake, undone, must make the text likelier: nats a token, far above what eps or a rounding does; and
 # nats in all, odds of 20,000 to 1.
@@ -54,16 +60,25 @@ class Reading:
         return self.nats < _UNLIKELY * self.guessing and not self.explanations
 
 
-def judge_by_text(checkpoint: Checkpoint, tokenizer: AnyTokenizer, text: bytes = TEXT) -> Reading:
-    """Run the model over a text, and where that is unlikely look for the mistake that explains it."""
-    ids = tokenizer.encode(text)[: checkpoint.config.seq_len]
+def judge_by_text(checkpoint: Checkpoint, tokenizer: AnyTokenizer, texts: Sequence[bytes] = TEXTS) -> Reading:
+    """Run the model over texts; where all are unlikely, look for the mistake that explains one."""
     engine = Engine(checkpoint.config, checkpoint.tensors)
-    nats = _nats(engine, ids)
+    sequences = [tokenizer.encode(text)[: checkpoint.config.seq_len] for text in texts]
+    found = sorted(((_nats(engine, ids), ids) for ids in sequences), key=lambda pair: pair[0])
+    readings = []
+    for nats, ids in found:
+        readings.append(_read(checkpoint, ids, nats))
+        if readings[-1].is_sensible or readings[-1].explanations:
+            return readings[-1]
+    return readings[0]
+
+
+def _read(checkpoint: Checkpoint, ids: list[int], nats: float) -> Reading:
     guessing = math.log(checkpoint.config.vocab_size)
     limit = min(nats - max(_LIKELIER, _LIKELIER_IN_ALL / len(ids)), _UNLIKELY * guessing)
     helpful = _helpful(_mended(checkpoint, ids), limit)
     is_small = checkpoint.config.n_params <= _CATALOGUE_PARAMS and checkpoint.config.is_plain
-    if is_small and min([nats, *(found for _, found in helpful)]) > _LIKELY * guessing:
+    if is_small and min([nats, *(likely for _, likely in helpful)]) > _LIKELY * guessing:
         helpful = _helpful([*helpful, *_by_faults(checkpoint, ids)], limit)
     return Reading(nats, guessing, helpful[:_SHOWN])
 

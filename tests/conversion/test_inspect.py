@@ -57,6 +57,13 @@ def test_the_bytes_of_a_token_are_those_of_the_weights_that_it_reads(capsys: pyt
     )
 
 
+@pytest.mark.parametrize("model", ["gqa", "mha", "mqa", "llama3"])
+def test_the_models_that_come_along_make_sense(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(models.locate(model).checkpoint), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["text"]["is_sensible"], found["problems"]) == (True, [])
+
+
 def test_a_directory_s_own_tokenizer_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     found = facts(capsys, str(MODELS / "llama3"))
     assert (found["tokenizer"], found["problems"], found["architecture"]) == ("its own", [], "LlamaForCausalLM")
