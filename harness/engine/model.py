@@ -108,8 +108,7 @@ class Engine:
         self._plain_cache = not replaced & {"position", "cache_row", "cached_k", "cached_v", "mask"}
         self._keeps = config.n_params * self.dtype.itemsize <= keep_bytes
         is_plain = family is LIBRARY and not replaced - _OUTSIDE and block == Block()
-        is_float = not any(isinstance(tensor, QuantTensor) for tensor in tensors.values())
-        self._has_single_pass = is_plain and is_float and self._keeps
+        self._has_single_pass = is_plain and self._keeps
         self._layers: dict[int, LayerWeights] = {}
         self._outside: dict[str, Weight] = {}
         self._turn_table: Array = np.zeros((0, 1, config.rotary_dim // 2))
@@ -527,7 +526,7 @@ class Engine:
         assert not isinstance(final_norm, QuantTensor)
         matrices = [w for _, one in layers for w in (*one.wqkv, one.wo, *one.w_gate_up, one.w_down)]
         if isinstance(lm_head, QuantTensor) or any(isinstance(w, QuantTensor) for w in matrices):
-            return None  # a replaced `weight` quantised them
+            return None
         return SinglePass(self.config, layers, final_norm, lm_head, self._turn, cache)
 
     @np.errstate(over="ignore")  # exp of a large gate
