@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.conformance.selftest.honest import BUILDS, Build, Honest, build_of
 from harness.engine import STRICT, Engine, generate
 from harness.models import load, locate
 
@@ -81,12 +82,17 @@ def test_a_build_of_our_c_program_has_the_bits_of_the_strict_arithmetic(tool, mh
 # ---- false alarms
 
 
+def only(alarms, monkeypatch, build):
+    monkeypatch.setattr(alarms, "programs", lambda: [Honest(build.name, build_of(build))])
+
+
 @pytest.fixture
 def few(tool, monkeypatch, tmp_path):
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     alarms = tool("false_alarms")
-    monkeypatch.setattr(alarms, "BATCH", 2)
-    monkeypatch.setattr(alarms, "BUILDS", [b for b in alarms.BUILDS if b.name == "gcc -O2"])
+    made = alarms.cases
+    monkeypatch.setattr(alarms, "cases", lambda batch: made(batch, 2))
+    only(alarms, monkeypatch, next(build for build in BUILDS if build.name == "gcc -O2"))
     return alarms
 
 
@@ -110,8 +116,7 @@ def test_an_honest_build_raises_no_alarm_and_a_second_run_goes_on(few, monkeypat
 
 
 def test_a_dishonest_build_is_counted(few, monkeypatch, tmp_path, capsys):
-    fault = few.Build("another exponential", "cc", ("-O2", "-Dexpf=expm1f"))
-    monkeypatch.setattr(few, "BUILDS", [fault])
+    only(few, monkeypatch, Build("another exponential", "cc", ("-O2", "-DSTRICT", "-Dexpf=expm1f")))
     assert run(few, monkeypatch, tmp_path / "alarms.jsonl") == 1
     assert "0 false alarms" not in capsys.readouterr().out
     (row,) = map(json.loads, (tmp_path / "alarms.jsonl").read_text().splitlines())
@@ -119,20 +124,8 @@ def test_a_dishonest_build_is_counted(few, monkeypatch, tmp_path, capsys):
 
 
 def test_a_build_that_was_never_judged_does_not_pass(few, monkeypatch, tmp_path):
-    monkeypatch.setattr(few, "BUILDS", [few.Build("no such flag", "cc", ("-Q-no-such-flag",))])
+    only(few, monkeypatch, Build("no such flag", "cc", ("-Q-no-such-flag",)))
     assert run(few, monkeypatch, tmp_path / "alarms.jsonl") == 1
-
-
-def test_cases_depend_on_model_and_batch_only(few):
-    first, again, other = few.cases("mha", 0), few.cases("mha", 0), few.cases("mha", 1)
-    assert first == again
-    assert first != other
-
-
-def test_no_alarm_in_n_tokens_leaves_three_in_n(tool):
-    limit = tool("false_alarms").upper_limit
-    assert limit(50_000) == pytest.approx(3.0 / 50_000, rel=0.01)
-    assert limit(0) == 1
 
 
 # ---- calibration

@@ -414,6 +414,9 @@ def test_a_golden_is_written_canonically(case: Case) -> None:
 
 @goldens
 def test_a_golden_names_a_source_that_agreed(case: Case) -> None:
+    if case.provenance.source == "relation":  # a program is held against itself
+        assert case.suite == "relations"
+        return
     assert case.provenance.agreed
     assert (case.provenance.source == "strict arithmetic") == (case.model.format == "llama2c-v2")
 
