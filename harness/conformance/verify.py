@@ -120,10 +120,7 @@ def verify_group(
     reference = reference_of(files)
     claimed = [level for level in LEVELS if level in impl.manifest.levels and level in levels]
     runs = [case for case in cases if case.is_run]
-    related = [case for case in cases if case.mode == "relation"]
-    rows = [case for case in cases if not case.is_run and case.mode != "relation"]
-    whole = _by_rows(rows, impl, reference, given, limits, threads, claimed)
-    whole |= _by_relations(related, impl, files, given, limits, threads, claimed)
+    whole = _by_question(cases, impl, reference, files, given, limits, threads, claimed)
     by_level: dict[str, dict[str, Verdict]] = {}
     if "TEXT" in claimed and runs:
         early = on_settled if claimed == ["TEXT"] else None
@@ -208,12 +205,7 @@ def _by_text(
         return {case.key: verdicts.get(case.key) or _cannot_run(case, impl, error) for case in cases}
 
     with blas_threads(1):
-        _confirm(reference, [claim.case for claim in claims])
-        for claim in claims:
-            verdicts[claim.case.key] = judge.verdict(claim)
-        _settle_generator(judge, claims, verdicts)
-        _settle_tokenizer(judge, claims, verdicts)
-        _settle_precision(judge, claims, verdicts)
+        _judge_together(judge, claims, verdicts, partial(_settle_tokenizer, judge, claims, verdicts))
         name_the_bug(judge, claims, verdicts, suspects, version=_version(given))
     return verdicts
 
@@ -245,57 +237,35 @@ def _by_protocol(
     claims = [one for one in found if isinstance(one, IdClaim)]
     verdicts = {case.key: one for case, one in zip(cases, found, strict=True) if isinstance(one, Verdict)}
     with blas_threads(1):
-        _confirm(reference, [claim.case for claim in claims])
-        for claim in claims:
-            verdicts[claim.case.key] = judge.verdict(claim)
-        _settle_generator(judge, claims, verdicts)
-        judge.settle_tokenizer(claims, verdicts)
-        _settle_precision(judge, claims, verdicts)
+        _judge_together(judge, claims, verdicts, partial(judge.settle_tokenizer, claims, verdicts))
         name_the_bug(judge, claims, verdicts, suspects, version=_version(given))
         logits = {claim.case.key: judge.logits_verdict(claim) for claim in claims if claim.logits is not None}
     found_at = {"TOKENS": verdicts, "LOGITS": logits}
     return {level: found_at[level] for level in levels if level in found_at}
 
 
-def _by_rows(
+def _by_question(
     cases: Sequence[Case],
     impl: Implementation,
     reference: Reference,
-    given: ModelFiles,
-    limits: Limits | None,
-    threads: int,
-    levels: Sequence[str],
-) -> dict[str, Verdict]:
-    """Judge the cases that are no runs; verdicts by the case's key."""
-    try:
-        return judge_rows(cases, impl, given, reference, levels=levels, limits=limits, threads=threads)
-    except _CANNOT_RUN as error:
-        return {case.key: _cannot_run(case, impl, error) for case in cases}
-
-
-def _by_relations(
-    cases: Sequence[Case],
-    impl: Implementation,
     files: ModelFiles,
     given: ModelFiles,
     limits: Limits | None,
     threads: int,
     levels: Sequence[str],
 ) -> dict[str, Verdict]:
-    """Judge the cases that compare a program with itself; verdicts by the case's key."""
-    try:
-        return judge_relations(
-            cases,
-            impl,
-            files,
-            given,
-            fitting=partial(files_for, impl.manifest),
-            levels=levels,
-            limits=limits,
-            threads=threads,
-        )
-    except _CANNOT_RUN as error:
-        return {case.key: _cannot_run(case, impl, error) for case in cases}
+    """Judge the cases that are no runs, each by its own questions of all levels; verdicts by the case's key."""
+    related = [case for case in cases if case.mode == "relation"]
+    rows = [case for case in cases if not case.is_run and case.mode != "relation"]
+    by_relations = partial(judge_relations, related, impl, files, given, fitting=partial(files_for, impl.manifest))
+    by_rows = partial(judge_rows, rows, impl, given, reference)
+    verdicts: dict[str, Verdict] = {}
+    for judged, judge in ((rows, by_rows), (related, by_relations)):
+        try:
+            verdicts |= judge(levels=levels, limits=limits, threads=threads)
+        except _CANNOT_RUN as error:
+            verdicts |= {case.key: _cannot_run(case, impl, error) for case in judged}
+    return verdicts
 
 
 # ---- what can be asked of a program ------------------------------------------------------------------------------
@@ -444,6 +414,18 @@ def _stale(case: Case, step: int, *, expected: int, actual: int) -> CaseError:
 
 
 # ---- what only all claims together show --------------------------------------------------------------------------
+
+
+def _judge_together(
+    judge: Judge, claims: Sequence[Claim], verdicts: dict[str, Verdict], settle_tokenizer: Callable[[], None]
+) -> None:
+    """Judge each claim, then settle what only all of them show; verdicts are put in by the case's key."""
+    _confirm(judge.reference, [claim.case for claim in claims])
+    for claim in claims:
+        verdicts[claim.case.key] = judge.verdict(claim)
+    _settle_generator(judge, claims, verdicts)
+    settle_tokenizer()
+    _settle_precision(judge, claims, verdicts)
 
 
 def _settle_tokenizer(judge: Judge, claims: Sequence[Claim], verdicts: dict[str, Verdict]) -> None:
