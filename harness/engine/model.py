@@ -109,6 +109,7 @@ class Engine:
         self._keeps = config.n_params * self.dtype.itemsize <= keep_bytes
         is_plain = family is LIBRARY and not replaced - _OUTSIDE and block == Block()
         self._has_single_pass = is_plain and self._keeps
+        self._keeps_columns = self._keeps and ops.matmul is matmul_strict  # it adds along them
         self._layers: dict[int, LayerWeights] = {}
         self._outside: dict[str, Weight] = {}
         self._turn_table: Array = np.zeros((0, 1, config.rotary_dim // 2))
@@ -122,7 +123,10 @@ class Engine:
 
     def _cast(self, layer: int, name: str) -> Weight:
         found = self.ops.weight(self.config, layer, name, self._lookup)
-        return found if isinstance(found, QuantTensor) else np.asarray(found, self.dtype)
+        if isinstance(found, QuantTensor):
+            return found
+        is_matrix = self._keeps_columns and name != "tok_embedding"
+        return np.asarray(found, self.dtype, order="F" if is_matrix else None)
 
     def _gain(self, layer: int, name: str) -> Array:
         found = self.ops.weight(self.config, layer, name, self._lookup)
@@ -161,7 +165,11 @@ class Engine:
         """Read matrices that are applied to the same input: one, if no replaced step needs them apart."""
         if not self._fuses_products or len(names) == 1:
             return tuple(self._cast(index, name) for name in names)
-        return (_stacked([self.ops.weight(self.config, index, name, self._lookup) for name in names], self.dtype),)
+        parts = [self.ops.weight(self.config, index, name, self._lookup) for name in names]
+        whole = _stacked(parts, self.dtype)
+        if self._keeps_columns and not isinstance(whole, QuantTensor):
+            whole = np.asfortranarray(whole)
+        return (whole,)
 
     def _table(self) -> Weight:
         """The embedding table; its rows are cast when they are taken, so that a large one need not be."""

@@ -351,25 +351,25 @@ def matmul_strict(step: Step, name: str, x: Array, w: Weight) -> Array:
     return sequential_product(x, w.T)
 
 
-_FEW_TERMS = 16
-_RUNNING_SUMS = 1 << 18  # float32 kept at a time: 1 MiB
+_TERMS_AT_ONCE = 1 << 18  # float32 products of a single row held at a time: 1 MiB
 
 
 def sequential_product(x: Array, w: Array) -> Array:
     """x (..., n, k) times w (..., k, m), each sum over k a float32 running sum from 0.
 
-    Blocks of rows keep the accumulator in the second-level cache. A single row, as in decoding, adds up along k in
-    one call instead of k calls of few elements each.
+    Blocks of rows keep the accumulator in the second-level cache. A single row, as in decoding, has all its products
+    made in one call and added in another, row of m after row of m: numpy adds along an outer axis in order, and only
+    along the innermost one in pairs. It reads w where it lies, so w contiguous is quickest.
     """
     k, m = w.shape[-2:]
     n = x.shape[-2]
-    shape = np.broadcast_shapes(x.shape[:-2], w.shape[:-2])
+    shape = np.broadcast_shapes(x.shape[:-2], w.shape[:-2]) if x.ndim > 2 or w.ndim > 2 else ()
     batch = math.prod(shape)
-    if n == 1 and k > _FEW_TERMS and batch * m * k <= _RUNNING_SUMS:
-        sums = np.multiply(x, np.swapaxes(w, -1, -2), dtype=np.float32)
-        np.add.accumulate(sums, axis=-1, out=sums)
-        single: Array = sums[..., None, :, -1] + np.float32(0)  # a sum from 0 is never -0
-        return single
+    if n == 1 and m > 1 and batch * m * k <= _TERMS_AT_ONCE:
+        terms = np.multiply(np.swapaxes(x, -1, -2), w, order="C", dtype=np.float32)
+        sums: Array = np.add.reduce(terms, axis=-2)
+        sums += np.float32(0)  # a sum from 0 is never -0
+        return sums[..., None, :]
     out = np.zeros((*shape, n, m), np.float32)
     rows = max(1, 65536 // max(1, batch * m))
     w = np.ascontiguousarray(w)
