@@ -18,7 +18,7 @@ make_report() {
     case $1 in
     speed)
         bench speed --models 260K,15M,42M,110M --rounds 5 \
-            --impls c,zig,napi-simd,blas,ts-wasm,napi,c-strict,ts,numpy
+            --impls c,zig,napi-simd,blas,ts-wasm,napi,c-strict,ts,c-plain,numpy
         "$harness" report --readme README.md reports/speed.jsonl
         ;;
     contexts) bench contexts --models 15M --impls c,zig,napi-simd,numpy --rounds 5 --contexts 64,256,512,1024 ;;

@@ -63,8 +63,10 @@ static float dot(const float *a, const float *b, int n) {
 }
 
 /* A strict sum waits for each addition before the next. Four rows side by side fill that wait, about twice as fast,
- * and leave each row's own order alone. */
-enum { ROWS_ABREAST = 4 };
+ * and leave each row's own order alone. -DROWS_ABREAST=1 takes row after row, as llama2.c's own loop does. */
+#ifndef ROWS_ABREAST
+#define ROWS_ABREAST 4
+#endif
 
 static void dot_rows_abreast(float *out, const float *rows, const float *x, int cols) {
     ACCUM sums[ROWS_ABREAST] = {0};

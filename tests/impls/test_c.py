@@ -167,7 +167,7 @@ def test_threads_do_not_race(build_variant, model_path, tok512):
             assert_golden(run_golden(watched, GOLDEN[name], model_path, tok512, "-j", threads), GOLDEN[name])
 
 
-@pytest.mark.parametrize("variant", ["c-strict", "c-double", "c-fma", "c-fast"])
+@pytest.mark.parametrize("variant", ["c-strict", "c-plain", "c-double", "c-fma", "c-fast"])
 def test_other_honest_float32_arithmetic_prints_the_same_text(variant, build_variant, model_path, tok512):
     done, path = build_variant(variant)
     assert done.returncode == 0, done.stderr
