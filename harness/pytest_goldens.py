@@ -6,6 +6,7 @@ item then reads its own verdict. A run that judged nothing green fails, as `harn
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ class Goldens:
         self.suites = _words(config.getoption("--suite"))
         self.models = _words(config.getoption("--models"))
         self.allow_skip: bool = config.getoption("--allow-skip")
+        self._golden = golden_dir()
+        self._suite_names = suite_names()
         self._judged: dict[tuple[str, str], dict[str, Verdict] | HarnessError] = {}
         self._seen: list[Verdict] = []
         self._named: list[str] = []
@@ -54,7 +57,7 @@ class Goldens:
         level = self.config.getoption("--level")
         try:
             found = implementations(specs)
-            select(self.suites or suite_names(), models=self.models)
+            select(self.suites or self._suite_names, models=self.models)
         except InputError as error:
             raise pytest.UsageError(str(error)) from error
         self.impls = [impl for impl in found if level is None or level in impl.manifest.levels]
@@ -64,7 +67,7 @@ class Goldens:
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
         suite = file_path.parent
-        if file_path.suffix != ".toml" or suite.parent != golden_dir() or suite.name not in suite_names():
+        if file_path.suffix != ".toml" or suite.parent != self._golden or suite.name not in self._suite_names:
             return None
         if file_path.name == "plan.toml" or (self.suites and suite.name not in self.suites):
             return None
@@ -121,6 +124,7 @@ class Goldens:
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Fail a run that would pass without having judged anything green."""
+        self._spare_hypothesis()
         is_worker = hasattr(self.config, "workerinput")
         if is_worker or self.config.option.collectonly or exitstatus != pytest.ExitCode.OK:
             return
@@ -136,6 +140,12 @@ class Goldens:
             terminalreporter.write_line(f"{standing.impl}: {counted(standing.counts) or 'not judged'}")
         for shortcoming in summary.shortcomings:
             terminalreporter.write_line(f"FAIL: {shortcoming}", red=True)
+
+    def _spare_hypothesis(self) -> None:
+        """Take the plugin of Hypothesis out where no test used it: to say nothing, it would import all of it."""
+        plugins = self.config.pluginmanager
+        if "hypothesis" not in sys.modules and (plugin := plugins.get_plugin("hypothesispytest")):
+            plugins.unregister(plugin)
 
     def _summary(self) -> Summary:
         return summarise(self._seen, named=self._named, allow_skip=self.allow_skip)
