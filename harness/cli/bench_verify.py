@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,16 +18,16 @@ import numpy as np
 from harness.adapters import extract
 from harness.adapters.build import inputs
 from harness.adapters.implementation import ProcessImplementation
+from harness.adapters.in_process import InProcess
 from harness.adapters.manifest import Manifest
 from harness.adapters.process import Limits
-from harness.adapters.protocol import Session
 from harness.bench.plan import Prompt
 from harness.bench.run import Checked, Run
 from harness.bench.workload import Workload
 from harness.conformance.case import Case, ModelRef, Provenance
 from harness.conformance.verify import reference_of, verify_group
 from harness.engine import blas_threads, generate
-from harness.errors import InputError, ManifestError
+from harness.errors import ManifestError
 from harness.results import Observation, Request
 
 __all__ = ["Verifier", "build_hash"]
@@ -37,32 +36,14 @@ _PIECE_BYTES = 4  # of synthetic pieces that are generated
 
 
 @dataclass(frozen=True, slots=True)
-class _Replay:
+class _Replay(InProcess):
     """An implementation that has been run already."""
 
     manifest: Manifest
     seen: Observation
 
-    @property
-    def name(self) -> str:
-        return self.manifest.name
-
-    def prepare(self, model: Path, tokenizer: Path) -> Path:
-        return model
-
     def run(self, request: Request, limits: Limits | None = None) -> Observation:
         return self.seen
-
-    def session(
-        self,
-        model: Path,
-        tokenizer: Path,
-        *,
-        threads: int = 1,
-        limits: Limits | None = None,
-        shape: tuple[int, int] | None = None,
-    ) -> AbstractContextManager[Session]:
-        raise InputError("a run that is over answers nothing more", where=self.name)
 
 
 class Verifier:

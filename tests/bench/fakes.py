@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.adapters.in_process import InProcess
 from harness.adapters.manifest import Manifest
 from harness.adapters.process import Limits
 from harness.bench.machine import Usage
@@ -42,7 +43,7 @@ class World:
 
 
 @dataclass
-class Program:
+class Program(InProcess):
     """A program that takes this long to start, for each prompt token and for each generated one.
 
     Attributes:
@@ -67,9 +68,6 @@ class Program:
     def __post_init__(self) -> None:
         self.manifest = Manifest(path=Path("impl.toml"), name=self.name, run=("run", "{model}"))
         self.rng = random.Random(self.name)
-
-    def prepare(self, model: Path, tokenizer: Path) -> Path:
-        return model
 
     def run(self, request: Request, limits: Limits | None = None) -> Observation:
         self.requests.append(request)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.adapters.in_process import InProcess
 from harness.adapters.manifest import Manifest
 from harness.bench.measure import measure
 from harness.bench.run import Group
@@ -21,7 +22,7 @@ from tests.bench.fakes import World
 SHAPE = ModelConfig(32, 48, 3, 4, 2, 400, 128)
 
 
-class Port:
+class Port(InProcess):
     """An honest port on a fake clock; subclasses do less work than they claim."""
 
     token_s = 0.002
@@ -32,11 +33,7 @@ class Port:
         self.manifest = Manifest(
             path=Path("impl.toml"), name=type(self).__name__, run=("run", "{model}", "{prompt}", "{temperature}")
         )
-        self.name = self.manifest.name
         self.n_runs = 0
-
-    def prepare(self, model, tokenizer):
-        return model
 
     def tensors(self, model):
         return model.checkpoint.config, model.checkpoint.tensors

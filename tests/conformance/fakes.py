@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.adapters.in_process import InProcess
 from harness.adapters.manifest import Manifest
 from harness.adapters.process import Limits
 from harness.conformance.reference import rounded
@@ -29,7 +30,7 @@ def manifest(name: str = "fake", **more: Any) -> Manifest:
 
 
 @dataclass
-class Fake:
+class Fake(InProcess):
     """An honest port in float32, unless told otherwise.
 
     Attributes:
@@ -53,13 +54,6 @@ class Fake:
     wrap: Callable[[bytes], bytes] = lambda text: text + b"\n"
     failure: ImplementationError | None = None
     precision: tuple[str, int] | None = None
-
-    @property
-    def name(self) -> str:
-        return self.manifest.name
-
-    def prepare(self, model: Path, tokenizer: Path) -> Path:
-        return model
 
     def run(self, request: Request, limits: Limits | None = None) -> Observation:
         command = ("fake", "-i", (request.prompt or b"").decode("utf-8", "replace"))

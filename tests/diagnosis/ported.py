@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import tokenizer
+from harness.adapters.in_process import InProcess
 from harness.adapters.manifest import Manifest
 from harness.diagnosis import Port, PortCrashed, by_name, faulted
 from harness.diagnosis import Request as Question
@@ -21,19 +22,12 @@ def manifest(**more: Any) -> Manifest:
 
 
 @dataclass
-class Ported:
+class Ported(InProcess):
     """A port with a fault of the catalogue, or without any; text only."""
 
     port: Port = field(default_factory=Port)
     manifest: Manifest = field(default_factory=manifest)
     n_runs: int = 0
-
-    @property
-    def name(self):
-        return self.manifest.name
-
-    def prepare(self, model, tokenizer):
-        return model
 
     def run(self, request, limits=None):
         self.n_runs += 1

@@ -7,7 +7,6 @@ that are rounded to float16 or bfloat16, or weights of int8.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,12 +17,11 @@ import numpy as np
 
 from harness.adapters import manifest as manifests
 from harness.adapters.implementation import Implementation, ProcessImplementation
+from harness.adapters.in_process import InProcess
 from harness.adapters.manifest import FILE_NAME, Manifest
 from harness.adapters.process import Limits
-from harness.adapters.protocol import Session
 from harness.engine import Engine, blas_threads, generate
 from harness.engine.honest import rounded
-from harness.errors import InputError
 from harness.models import impls_dir, load
 from harness.results import Observation, Request
 
@@ -101,7 +99,7 @@ def _word(name: str) -> str:
 # ---- lower precisions --------------------------------------------------------------------------------------------
 
 
-class _Rounded:
+class _Rounded(InProcess):
     """A program in numpy that computes in a lower precision, and says so."""
 
     def __init__(self, precision: Literal["f16", "bf16", "q8"], member: int, what: str, *, is_declared: bool) -> None:
@@ -114,13 +112,6 @@ class _Rounded:
             conventions="llama2.c",
             run=(*run, "{topp}", "{seed}"),
         )
-
-    @property
-    def name(self) -> str:
-        return self.manifest.name
-
-    def prepare(self, model: Path, tokenizer: Path) -> Path:
-        return model
 
     def run(self, request: Request, limits: Limits | None = None) -> Observation:
         start = time.perf_counter()
@@ -145,17 +136,6 @@ class _Rounded:
             del ids[-1]  # what ended the run is not printed
         text = model.tokenizer.print_text([prompt[0], *ids]) + b"\n"
         return Observation((self.name,), "", text, wall_s=time.perf_counter() - start)
-
-    def session(
-        self,
-        model: Path,
-        tokenizer: Path,
-        *,
-        threads: int = 1,
-        limits: Limits | None = None,
-        shape: tuple[int, int] | None = None,
-    ) -> contextlib.AbstractContextManager[Session]:
-        raise InputError("speaks no line protocol", path=self.manifest.path)
 
 
 def rounded_programs(*, is_declared: bool = True) -> Iterator[Honest]:

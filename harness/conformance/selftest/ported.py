@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.adapters.implementation import ProcessImplementation
+from harness.adapters.in_process import InProcess
 from harness.adapters.manifest import FILE_NAME, Manifest
 from harness.adapters.process import Limits
 from harness.adapters.protocol import Session
@@ -42,7 +43,7 @@ _FLAGS = (
 )
 
 
-class PortedFault:
+class PortedFault(InProcess):
     """The port with one fault of the catalogue, or with none.
 
     A run is answered in this process, as `python -m harness.diagnosis.faulty` would answer it: starting Python for
@@ -62,13 +63,6 @@ class PortedFault:
             protocol=(*_PYTHON, fault, "--lines"),
         )
         self._process = ProcessImplementation(self.manifest)
-
-    @property
-    def name(self) -> str:
-        return self.manifest.name
-
-    def prepare(self, model: Path, tokenizer: Path) -> Path:
-        return model
 
     def run(self, request: Request, limits: Limits | None = None) -> Observation:
         """Answer a request; where the program would be ended, that is the failure."""
