@@ -15,10 +15,9 @@ from harness.adapters.implementation import ProcessImplementation, resolve
 from harness.cli.options import words
 from harness.cli.output import check_targets, emit, is_stdout, tell
 from harness.conformance.fuzz import saved
-from harness.conformance.fuzz.run import Outcome, Tally, fuzz
+from harness.conformance.fuzz.run import EVERY, Outcome, Tally, fuzz
 from harness.conformance.fuzz.saved import Failure
-from harness.conformance.fuzz.trial import Trier
-from harness.conformance.levels import LEVELS
+from harness.conformance.fuzz.trial import LEVELS, Trier
 from harness.engine import blas_threads
 from harness.errors import InputError
 from harness.models import impls_dir
@@ -32,6 +31,9 @@ def command(
         typer.Argument(metavar="IMPL...", help="Names in impls/, impl.toml files, or programs; all: every one."),
     ],
     minutes: Annotated[float, typer.Option("--minutes", min=0.0, help="Minutes, of all programs together.")] = 1.0,
+    minutes_each: Annotated[
+        float | None, typer.Option("--minutes-each", min=0.0, help="Minutes of one program.", show_default="no limit")
+    ] = None,
     models: Annotated[
         int | None, typer.Option("--models", min=1, help="Models for each program, at most.", show_default="no limit")
     ] = None,
@@ -41,9 +43,18 @@ def command(
         typer.Option(
             "--level",
             help="Levels to judge at, of those that a program claims.",
-            show_default="the line protocol's, TEXT where there is none",
+            show_default="all of them",
         ),
     ] = None,
+    every: Annotated[
+        int,
+        typer.Option(
+            "--every",
+            min=1,
+            help="TEXT and TRACE take a start of the program: judge them on one model in so many, where it claims "
+            "TOKENS or LOGITS, too.",
+        ),
+    ] = EVERY,
     greedy: Annotated[
         bool, typer.Option("--greedy", help="No seeded draws: for programs with another random generator.")
     ] = False,
@@ -74,9 +85,11 @@ def command(
     outcome = fuzz(
         programs,
         minutes=minutes,
+        minutes_each=minutes_each,
         models=models,
         seed=seed,
         levels=chosen,
+        every=every,
         is_sampled=not greedy,
         home=out,
         time_s=timeout_s,
@@ -85,7 +98,7 @@ def command(
     )
     story.end()
     if json is not None:
-        emit(json_text.dumps(_document(outcome, minutes, models), indent=2) + "\n", json)
+        emit(json_text.dumps(_document(outcome, minutes, minutes_each, models, every), indent=2) + "\n", json)
     if json is None or not is_stdout(json):
         emit("".join(map(_described, outcome.tallies)))
     wrong = [tally for tally in outcome.tallies if not tally.is_green and not _is_excused(tally, impls)]
@@ -150,9 +163,10 @@ def _described(tally: Tally) -> str:
         f"{level}: " + ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items()))
         for level, kinds in sorted(tally.kinds.items())
     )
+    operations = f", {tally.n_operations:,} operations" if tally.n_operations else ""
     lines = [
         f"{tally.impl}: {tally.n_models:,} models ({tally.models_per_minute:,.0f} a minute), "
-        f"{tally.n_judged:,} tokens and rows judged; {judged or 'nothing judged'}"
+        f"{tally.n_judged:,} tokens and rows judged{operations}; {judged or 'nothing judged'}"
     ]
     for failure in tally.failures:
         lines += _shown(failure)
@@ -170,14 +184,18 @@ def _shown(failure: Failure) -> list[str]:
     ]
 
 
-def _document(outcome: Outcome, minutes: float, models: int | None) -> dict[str, Any]:
+def _document(
+    outcome: Outcome, minutes: float, minutes_each: float | None, models: int | None, every: int
+) -> dict[str, Any]:
     return {
         "schema": "harness-fuzz/1",
         "harness": __version__,
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "seed": outcome.seed,
         "minutes": minutes,
+        "minutes_each": minutes_each,
         "models": models,
+        "every": every,
         "took_s": round(outcome.took_s, 3),
         "is_whole": outcome.is_whole,
         "impls": [
@@ -189,6 +207,7 @@ def _document(outcome: Outcome, minutes: float, models: int | None) -> dict[str,
                 "n_without_margins": tally.n_without_margins,
                 "n_replayed": tally.n_replayed,
                 "n_judged": tally.n_judged,
+                "n_operations": tally.n_operations,
                 "took_s": round(tally.took_s, 3),
                 "verdicts": {level: dict(kinds) for level, kinds in tally.kinds.items()},
                 "failures": [

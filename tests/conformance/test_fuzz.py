@@ -32,6 +32,7 @@ from harness.conformance.fuzz.recipe import (
 from harness.conformance.fuzz.run import fuzz
 from harness.conformance.fuzz.strategy import Room, recipes, room_for
 from harness.conformance.fuzz.trial import Subject, Subjects, Trier, write
+from harness.conformance.selftest.compiled import patched, read
 from harness.errors import InputError
 from harness.model_config import ModelConfig
 from harness.models import Model, impls_dir, load
@@ -179,8 +180,18 @@ def test_our_implementations_agree_on_every_model(name, tmp_path):
         pytest.skip(tally.skipped)
     assert not found.failures
     assert tally.n_models == 50
-    assert set(tally.kinds) == {"TOKENS", "LOGITS"}
+    assert set(tally.kinds) == {"TEXT", "TOKENS", "LOGITS", "TRACE"}
+    assert sum(tally.kinds["TRACE"].values()) == 5  # one model in ten
+    assert tally.n_operations > 5 * 18
     assert all(kind.is_green for kinds in tally.kinds.values() for kind in kinds)
+
+
+@pytest.mark.parametrize("name", ["c", "zig", "c-q8", "zig-q8"])
+def test_every_operation_that_they_record_is_right(name, tmp_path):
+    tally = fuzz(resolve(name, impls_dir()), minutes=4, models=25, seed=9, levels=["TRACE"], home=tmp_path).tallies[0]
+    if tally.skipped:
+        pytest.skip(tally.skipped)
+    assert tally.kinds == {"TRACE": {Kind.EXACT: 25}}
 
 
 def test_a_program_that_only_prints_is_judged_by_its_text(tmp_path):
@@ -228,6 +239,54 @@ def test_a_fault_is_found_and_shrinks_to_a_few_kilobytes(fault, format, tmp_path
     assert failure.is_shrunk
     assert (failure.directory / "model.bin").stat().st_size == failure.checkpoint_bytes < 4096
     assert checkpoint.read(failure.directory / "model.bin").config.n_layers <= 2
+
+
+IN_C = read(impls_dir() / "c" / "faults.toml")
+TRACED = [("attention-unscaled", "scores"), ("norm-eps-missing", "attn_norm"), ("heads-modulo", "scores")]
+
+
+@pytest.mark.parametrize(("fault", "operation"), TRACED, ids=[name for name, _ in TRACED])
+def test_a_fault_in_c_is_found_by_what_it_records_and_named_by_its_operation(fault, operation, tmp_path):
+    (patch,) = (patch for patch in IN_C.patches if patch.name == fault)
+    failure = shrunk(ProcessImplementation(patched(IN_C, patch)), tmp_path, levels=["TRACE"])
+    assert (failure.level, failure.verdict.kind) == ("TRACE", Kind.MISMATCH)
+    assert failure.verdict.reason.startswith(f"first wrong operation: {operation} of layer 0, computed from ")
+    assert failure.checkpoint_bytes < 4096
+    assert failure.verdict.reproduce.startswith('export HARNESS_TRACE="$PWD/trace.bin"; ')
+    document = json.loads((failure.directory / saved.FILE_NAME).read_text())
+    assert (document["level"], document["happened_again"]) == ("TRACE", True)
+
+
+@pytest.mark.parametrize(
+    ("wrote", "kind", "said"),
+    [
+        (b"", Kind.PROTOCOL, "wrote no trace"),
+        (b"harness-trace 2\n", Kind.PROTOCOL, "begins with"),
+        (b"harness-trace 1\n", Kind.PROTOCOL, "no token is recorded"),
+        (b"harness-trace 1\ntoken -1 0 1\n\x00\x00\x80\x3f", Kind.INCONCLUSIVE, "nothing else"),
+    ],
+)
+def test_what_is_no_trace_is_said_so(wrote, kind, said, tmp_path):
+    writes = f"wrote = {wrote!r}; wrote and open(os.environ['HARNESS_TRACE'], 'wb').write(wrote)"
+    script = f"import os; print('hello'); {writes}"
+    manifest = Manifest(
+        path=tmp_path / "impl.toml",
+        name="port",
+        run=(sys.executable, "-c", script, "{temperature}"),
+        levels=("TRACE",),
+    )
+    subject = Subject(Model(build(Recipe(TINY)), vocabulary(MIN_VOCAB), "x"), [1])
+    with Trier(ProcessImplementation(manifest), levels=["TRACE"]) as trier:
+        (asked,) = trier.try_recipe(Recipe(TINY), subject)
+    assert asked.verdict.kind is kind
+    assert said in asked.verdict.reason
+
+
+def test_text_and_trace_are_of_one_run_and_of_one_model_in_so_many(tmp_path):
+    tally = fuzz(resolve("c", impls_dir()), minutes=4, models=9, every=4, home=tmp_path).tallies[0]
+    assert [sum(tally.kinds[level].values()) for level in ("LOGITS", "TRACE")] == [9, 3]
+    assert sum(tally.kinds["TEXT"].values()) >= 3
+    assert tally.is_green
 
 
 def test_a_saved_failure_is_judged_again_and_a_right_program_passes_it(tmp_path):
@@ -292,6 +351,15 @@ def test_no_new_model_is_begun_when_the_time_is_over(tmp_path):
     found = fuzz([faulty("")], minutes=1, home=tmp_path, clock=lambda: float(next(ticks)))
     assert found.is_whole
     assert 0 < found.tallies[0].n_models < 60
+
+
+def test_a_program_has_its_own_minutes_and_the_others_go_on(tmp_path):
+    ticks = iter(range(10**9))
+    slow = ProcessImplementation(faulty("").manifest.model_copy(update={"name": "slow"}))
+    impls = [slow, faulty("")]
+    found = fuzz(impls, minutes=10, minutes_each=0.5, models=40, home=tmp_path, clock=lambda: float(next(ticks)))
+    assert all(0 < tally.n_models < 30 for tally in found.tallies)  # a tick of the clock, or more, for each
+    assert found.took_s < 600
 
 
 def test_a_program_that_cannot_be_built_is_not_run(tmp_path):

@@ -30,6 +30,9 @@ __all__ = ["Outcome", "Tally", "default_home", "fuzz"]
 ROUND = 200
 """Models that a program is given in its turn."""
 
+EVERY = 10
+"""Of a program with the line protocol, one model in so many is put to a process of its own, too: TEXT and TRACE."""
+
 Progress = Callable[["Tally", float], None]
 """Told of a program's tally every now and then, with the seconds that are left."""
 
@@ -44,6 +47,7 @@ class Tally:
         n_without_margins: drawn, and not given to it.
         n_replayed: saved failures that were tried again.
         n_judged: tokens and rows of logits.
+        n_operations: recorded values, each judged by what it was made from.
         kinds: verdicts by level.
         took_s: the judge's time included.
         skipped: why it was not run.
@@ -55,6 +59,7 @@ class Tally:
     n_without_margins: int = 0
     n_replayed: int = 0
     n_judged: int = 0
+    n_operations: int = 0
     kinds: dict[str, Counter[Kind]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     took_s: float = 0.0
@@ -98,9 +103,11 @@ def fuzz(
     impls: Sequence[ProcessImplementation],
     *,
     minutes: float = 1.0,
+    minutes_each: float | None = None,
     models: int | None = None,
     seed: int = 1,
     levels: Sequence[str] = (),
+    every: int = EVERY,
     is_sampled: bool = True,
     home: Path | None = None,
     time_s: float = 10.0,
@@ -112,9 +119,12 @@ def fuzz(
 
     Args:
         minutes: until no new model is begun; a failure that was found is shrunk all the same.
+        minutes_each: of one program, at most: one that starts slowly for each model would take all of them.
         models: different ones for each program, at most.
         seed: of what is drawn; the same seed gives the same models.
         levels: as `Trier` takes them.
+        every: levels that take a process for each model (TEXT, TRACE) are judged on the first of so many models,
+            where there are others.
         is_sampled: whether seeded draws are asked for, too: wrong in a program whose random generator is another.
         home: directory of the failures, those of earlier runs among them.
         time_s: limit for one request.
@@ -141,7 +151,9 @@ def fuzz(
                     home,
                     called=(calls or {}).get(impl.name, impl.name),
                     is_sampled=is_sampled,
+                    every=every,
                     models=models,
+                    seconds=None if minutes_each is None else 60 * minutes_each,
                     deadline=deadline,
                     clock=clock,
                 )
@@ -201,7 +213,9 @@ class _Player:
         *,
         called: str,
         is_sampled: bool,
+        every: int,
         models: int | None,
+        seconds: float | None,
         deadline: float,
         clock: Callable[[], float],
     ) -> None:
@@ -210,6 +224,8 @@ class _Player:
         self._home = home
         self._called = called
         self._models = models
+        self._every = every
+        self._seconds = seconds
         self._deadline = deadline
         self._clock = clock
         self._search = _Search(trier.impl, is_sampled=is_sampled)
@@ -217,13 +233,20 @@ class _Player:
         self._focus: tuple[str, Kind] | None = None
         self._smallest: tuple[Recipe, Asked] | None = None
         self._after = 0
+        self._begun: float | None = None
         self.tally = Tally(trier.impl.name, trier.levels)
 
     @property
     def is_done(self) -> bool:
         tally = self.tally
         is_enough = self._models is not None and tally.n_models >= self._models
-        return bool(tally.skipped or tally.failures) or is_enough or self._clock() >= self._deadline
+        return bool(tally.skipped or tally.failures) or is_enough or self._is_late
+
+    @property
+    def _is_late(self) -> bool:
+        now = self._clock()
+        took_s = self.tally.took_s + (0.0 if self._begun is None else now - self._begun)
+        return now >= self._deadline or (self._seconds is not None and took_s >= self._seconds)
 
     def prepare(self) -> None:
         """Build it, so that this is not part of its time."""
@@ -252,11 +275,12 @@ class _Player:
 
     def play(self, random: Random) -> None:
         """Give it a round of new models."""
-        begun = self._clock()
+        self._begun = self._clock()
         try:
             is_shrunk = self._search.draw(self._is_wrong, random)
         finally:
-            self.tally.took_s += self._clock() - begun
+            self.tally.took_s += self._clock() - self._begun
+            self._begun = None
         if self._smallest is not None:
             self._save(is_shrunk=is_shrunk)
 
@@ -302,7 +326,7 @@ class _Player:
         subject = self._subjects.of(recipe)
         if not subject.has_margins:
             return False
-        done = self._trier.try_recipe(recipe, subject)
+        done = self._trier.try_recipe(recipe, subject, self._levels)
         if self._focus is None:
             self._count(done)
         last = done[-1]
@@ -314,10 +338,20 @@ class _Player:
             self._smallest = (recipe, last)
         return True
 
+    @property
+    def _levels(self) -> tuple[str, ...]:
+        """At which the next model is judged."""
+        if self._focus is not None:
+            return self._focus[:1]
+        return self._trier.levels if self.tally.n_models % self._every == 1 % self._every else self._trier.quick
+
     def _count(self, done: Sequence[Asked]) -> None:
         for one in done:
             self.tally.kinds.setdefault(one.what, Counter())[one.verdict.kind] += 1
-            self.tally.n_judged += one.verdict.n_judged
+            if one.what == "TRACE":
+                self.tally.n_operations += one.verdict.n_judged
+            else:
+                self.tally.n_judged += one.verdict.n_judged
 
 
 def _size(recipe: Recipe) -> tuple[int, int, int]:

@@ -41,7 +41,7 @@ class Failure:
     """What a program got wrong.
 
     Attributes:
-        level: TEXT, TOKENS or LOGITS.
+        level: one of `harness.conformance.fuzz.trial.LEVELS`.
         verdict: on the shrunk model; its `reproduce` is a command line that shows it.
         directory: where it is saved.
         called: what the program is called on a command line.
@@ -146,7 +146,7 @@ def keep(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         files = write(subject.model, directory, format, trier.impl.manifest.needs.tokenizer_layout)
-        found = trier.try_files(files, subject, prompt, asks)[-1]
+        found = trier.try_files(files, subject, prompt, asks, (wrong.what,))[-1]
         # A program that answers otherwise each time keeps the verdict that it had.
         verdict = (found if found.verdict.kind.is_failure else wrong).verdict
         failure = Failure(

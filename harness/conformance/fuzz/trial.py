@@ -30,9 +30,10 @@ from harness.conformance.case import Case
 from harness.conformance.claim import Claim, plain_verdict
 from harness.conformance.fuzz.answer import SUITE, golden
 from harness.conformance.fuzz.recipe import Ask, Recipe, build, has_margins, probe_ids, vocabulary
+from harness.conformance.fuzz.traced import traced
 from harness.conformance.judge import Judge
 from harness.conformance.judge_ids import IdClaim, IdJudge
-from harness.conformance.levels import LEVELS
+from harness.conformance.levels import LEVELS as _ANSWERS
 from harness.conformance.reference import Reference
 from harness.conformance.verify import unsupported
 from harness.engine import Engine
@@ -44,9 +45,12 @@ from harness.judging.logits import fit
 from harness.models import Model, ModelFiles, older_layout
 from harness.results import Kind, Observation, Verdict
 
-__all__ = ["Asked", "Subject", "Subjects", "Trier", "write"]
+__all__ = ["LEVELS", "Asked", "Subject", "Subjects", "Trier", "write"]
 
 Array = npt.NDArray[Any]
+
+LEVELS = (*_ANSWERS, "TRACE")
+_OF_LINES = frozenset({"TOKENS", "LOGITS"})
 
 BOS = 1
 _MEMBERS = 12  # more honest programs: with two numbers in a row, four may all round as the exact one does
@@ -144,7 +148,7 @@ class Asked:
     """What came of one question.
 
     Attributes:
-        what: "TEXT", "TOKENS" or "LOGITS".
+        what: the level.
         ask: the continuation that was asked for; None for logits.
     """
 
@@ -154,12 +158,15 @@ class Asked:
 
 
 class Trier:
-    """Puts models to one implementation: through one session of the line protocol, or else a process for each ask.
+    """Puts models to one implementation: through one session of the line protocol, and by a process for each ask.
 
     Args:
-        levels: those to judge at, of the ones that the manifest claims; the line protocol's unless given, which leave
-            nothing to guess, or TEXT where there are none.
+        levels: those to judge at, of the ones that the manifest claims; all of these unless given.
         time_s: limit for one request, or one run.
+
+    Attributes:
+        levels: those that it is judged at.
+        quick: of these, the ones of the line protocol, which take no process of their own; all, where there are none.
     """
 
     def __init__(self, impl: ProcessImplementation, *, levels: Sequence[str] = (), time_s: float = 10.0) -> None:
@@ -169,9 +176,9 @@ class Trier:
         self._home = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-fuzz-")))
         self._session: Session | None = None
         manifest = impl.manifest
-        claimed = [level for level in LEVELS if level in manifest.levels]
-        richest = [level for level in claimed if level != "TEXT" and manifest.protocol] or claimed
-        self.levels = tuple(level for level in claimed if level in (levels or richest))
+        able = LEVELS if manifest.protocol else tuple(level for level in LEVELS if level not in _OF_LINES)
+        self.levels = tuple(level for level in able if level in manifest.levels and level in (levels or LEVELS))
+        self.quick = tuple(level for level in self.levels if level in _OF_LINES) or self.levels
         # A program whose command names the model, or that needs another container, is started for each.
         self._is_told = not (names_in(manifest.protocol) & {"model", "model_dir"} or manifest.prepare)
 
@@ -181,20 +188,27 @@ class Trier:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def try_recipe(self, recipe: Recipe, subject: Subject) -> list[Asked]:
-        """Ask about the model of a recipe."""
+    def try_recipe(self, recipe: Recipe, subject: Subject, levels: Sequence[str] | None = None) -> list[Asked]:
+        """Ask about the model of a recipe; at some of the levels, if they are given."""
         files = write(subject.model, self._home, recipe.format, self.impl.manifest.needs.tokenizer_layout)
         prompt = [1, *recipe.prompt]
-        return self.try_files(files, subject, prompt, recipe.asks)
+        return self.try_files(files, subject, prompt, recipe.asks, levels)
 
     def try_files(
-        self, files: ModelFiles, subject: Subject, prompt: Sequence[int], asks: Sequence[Ask]
+        self,
+        files: ModelFiles,
+        subject: Subject,
+        prompt: Sequence[int],
+        asks: Sequence[Ask],
+        levels: Sequence[str] | None = None,
     ) -> list[Asked]:
         """Ask about a model in files, until something is wrong."""
-        by_text = (self._by_text(files, subject, prompt, ask) for ask in asks if "TEXT" in self.levels)
-        by_lines = self._by_lines(files, subject, prompt, asks) if set(self.levels) - {"TEXT"} else ()
+        at = frozenset(self.levels if levels is None else levels)
         done = []
-        for one in itertools.chain(by_lines, by_text):
+        for one in itertools.chain(
+            self._by_lines(files, subject, prompt, asks, at) if at & _OF_LINES else (),
+            self._by_runs(files, subject, prompt, asks, at) if at - _OF_LINES else (),
+        ):
             done.append(one)
             if one.verdict.kind.is_failure:
                 break
@@ -202,26 +216,38 @@ class Trier:
 
     # ---- a process for each ask
 
-    def _by_text(self, files: ModelFiles, subject: Subject, prompt: Sequence[int], ask: Ask) -> Asked:
-        case = subject.golden(prompt, ask)
-        if reason := unsupported(case, self.impl.manifest):
-            return Asked("TEXT", ask, plain_verdict(case, self.impl.name, Kind.UNSUPPORTED, reason))
-        request = case.request(files)
-        seen = self.impl.run(request, self._limits)
-        return Asked("TEXT", ask, Judge(self.impl, subject.reference).verdict(Claim(case, seen, request)))
+    def _by_runs(
+        self, files: ModelFiles, subject: Subject, prompt: Sequence[int], asks: Sequence[Ask], at: frozenset[str]
+    ) -> Iterator[Asked]:
+        """Judge the text of each ask; and what is recorded of the first one, by the same run."""
+        path = self._home / "trace"
+        for ask in asks if "TEXT" in at else asks[:1]:
+            records = "TRACE" in at and ask is asks[0]
+            case = subject.golden(prompt, ask)
+            if reason := unsupported(case, self.impl.manifest):
+                skipped = plain_verdict(case, self.impl.name, Kind.UNSUPPORTED, reason)
+                yield from (Asked(level, ask, skipped) for level in sorted(at - _OF_LINES))
+                continue
+            path.unlink(missing_ok=True)
+            request = case.request(files)
+            seen = self.impl.run(request, self._limits, trace=path if records else None)
+            if "TEXT" in at:
+                yield Asked("TEXT", ask, Judge(self.impl, subject.reference).verdict(Claim(case, seen, request)))
+            if records:
+                yield Asked("TRACE", ask, traced(self.impl, subject.model, Claim(case, seen, request), path))
 
     # ---- the line protocol
 
     def _by_lines(
-        self, files: ModelFiles, subject: Subject, prompt: Sequence[int], asks: Sequence[Ask]
+        self, files: ModelFiles, subject: Subject, prompt: Sequence[int], asks: Sequence[Ask], at: frozenset[str]
     ) -> Iterator[Asked]:
         config = subject.reference.config
         shape = (config.vocab_size, config.seq_len)
         with self._opened(files, shape) as session:
-            if "TOKENS" in self.levels:
+            if "TOKENS" in at:
                 for ask in asks:
                     yield Asked("TOKENS", ask, self._tokens(session, files, subject, prompt, ask))
-            if "LOGITS" in self.levels:
+            if "LOGITS" in at:
                 yield Asked("LOGITS", None, self._logits(session, files, subject))
 
     @contextlib.contextmanager
