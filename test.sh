@@ -20,5 +20,6 @@ fi
 if [ $# -gt 0 ]; then
     exec "$python" -m pytest "$@"
 fi
-"$python" -m pytest tests
+# A process for each core; tests of one file share one, because they share what they build.
+"$python" -m pytest tests -n logical --dist loadfile
 "$python" -m pytest golden

@@ -1,4 +1,5 @@
-"""How long a request of the line protocol takes, and how many texts a minute `harness tokenizer` puts to a program.
+"""How long a request of the line protocol takes, how many texts a minute `harness tokenizer` puts to a program, and
+what starting a program through the runner costs over a bare start.
 
     python tools/protocol_latency.py [--impls c,zig] [--model gqa] [--requests 10000] [--texts 20000]
 
@@ -10,32 +11,52 @@ the moment: measure on an idle one.
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from time import perf_counter
 
 from harness.adapters.implementation import resolve_lines
+from harness.adapters.process import run
 from harness.conformance.tokenizer_check import check_sides
 from harness.conformance.verify import files_for
 from harness.errors import HarnessError
 from harness.models import impls_dir, locate
 
 WARM_UP = 200
+NOTHING = shutil.which("true") or "/bin/true"
 
 
 def timed(ask: Callable[[], object], n: int) -> tuple[float, float, float]:
     """Seconds of a round trip: median, 99 % quantile, largest."""
     for _ in range(WARM_UP):
         ask()
-    seconds = []
-    for _ in range(n):
-        begin = perf_counter()
-        ask()
-        seconds.append(perf_counter() - begin)
-    seconds.sort()
-    return statistics.median(seconds), seconds[int(0.99 * (n - 1))], seconds[-1]
+    took = sorted(seconds(ask) for _ in range(n))
+    return statistics.median(took), took[int(0.99 * (n - 1))], took[-1]
+
+
+def over_a_bare_start(n: int = 200) -> float:
+    """Seconds that running a program which does nothing takes longer than its bare start and end, median of pairs."""
+
+    def bare() -> None:
+        os.waitpid(os.posix_spawn(NOTHING, [NOTHING], os.environ), 0)
+
+    with tempfile.TemporaryDirectory() as directory:
+        ours = partial(run, [NOTHING], cwd=Path(directory))
+        for _ in range(3):
+            ours()
+        return statistics.median(seconds(ours) - seconds(bare) for _ in range(n))
+
+
+def seconds(act: Callable[[], object]) -> float:
+    begin = perf_counter()
+    act()
+    return perf_counter() - begin
 
 
 def main() -> int:
@@ -51,6 +72,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.requests < 1:
         parser.error("--requests: at least 1")
+    print(f"a start through the runner: {1000 * over_a_bare_start():.2f} ms over a bare one, median\n")
     print("| program | info: median, 99 %, largest | encode of 16 bytes | texts of `harness tokenizer` |")
     print("| --- | --- | --- | --- |")
     status = 0

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import statistics
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,18 +47,14 @@ def builds(port: Path) -> int:
     return len(count.read_text()) if count.exists() else 0
 
 
-def test_a_build_is_made_once_and_found_again_quickly(port: Path, tmp_path: Path) -> None:
+def test_a_build_is_made_once_and_found_again(port: Path, tmp_path: Path) -> None:
     (manifest, _) = load(port)
     told: list[str] = []
     out = build(manifest, cache_dir=tmp_path / "cache", progress=told.append)
     assert (out / "run").read_text() == "built from one"
-    times = []
-    for _ in range(20):
-        start = time.perf_counter()
+    for _ in range(3):
         assert build(manifest, cache_dir=tmp_path / "cache", progress=told.append) == out
-        times.append(time.perf_counter() - start)
     assert (builds(port), told) == (1, ["building port"])
-    assert statistics.median(times) < 0.005
     assert json.loads((out / "build.json").read_text())["name"] == "port"
 
 
