@@ -28,6 +28,7 @@ from typing import Any, BinaryIO, Self
 
 from pydantic import TypeAdapter, ValidationError
 
+from harness.documents import first_problem
 from harness.errors import RunFileError
 
 __all__ = [
@@ -400,8 +401,7 @@ def _parsed(line: bytes, *, is_first: bool) -> tuple[str, Record | None]:
     try:
         return kind, _KINDS[kind].validate_python(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise ValueError(": ".join(first_problem(error))) from error
 
 
 def plain(record: Record) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from typing import Any, BinaryIO, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from harness.benchfile import finite
+from harness.documents import first_problem
 from harness.errors import RunFileError
 from harness.results import Verdict, count
 
@@ -216,8 +217,7 @@ def _record(line: bytes, *, is_first: bool) -> Header | _Footer | Verdict:
             case "verdict":
                 return load_verdict(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise ValueError(": ".join(first_problem(error))) from error
     raise ValueError(f"it is a {kind!r}, expected header, verdict or footer")
 
 

@@ -18,6 +18,7 @@ ROOT = Path(harness.__file__).parent
 RANKS = {
     "errors": -1,
     "benchfile": 0,
+    "documents": 0,
     "jobs": 0,
     "model_config": 0,
     "quant": 0,
@@ -46,14 +47,15 @@ RANKS = {
 # Part -> the other parts that it may import; a dotted name allows only that module of a part. Parts that are not
 # listed may import whatever ranks below them. The package itself (`__version__`) may be imported by all.
 MAY_IMPORT = {
-    "benchfile": {"errors"},
+    "benchfile": {"errors", "documents"},
+    "documents": {"errors"},
     "jobs": set(),
     "model_config": {"errors"},
     "quant": {"errors"},
     "rates": set(),
     "results": {"errors"},
     # One subject in several files: the records, the file that holds them, and how any of them becomes JSON.
-    "runfile": {"errors", "results", "benchfile"},
+    "runfile": {"errors", "results", "benchfile", "documents"},
     "checkpoint": {"errors", "jobs", "model_config", "quant", "results"},
     "tokenizer": {"errors", "jobs", "model_config", "quant", "results"},
     "trace": {"errors", "jobs", "model_config", "quant", "results"},
@@ -65,6 +67,7 @@ MAY_IMPORT = {
     "models": {"errors", "jobs", "model_config", "quant", "results", "checkpoint", "tokenizer", "formats"},
     "adapters": {
         "errors",
+        "documents",
         "jobs",
         "model_config",
         "quant",

@@ -37,7 +37,6 @@ import difflib
 import os
 import re
 import shlex
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +46,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from harness import formats
 from harness.adapters.toml_lines import key_lines
 from harness.adapters.toolchain import TOOLS
+from harness.documents import parse_toml, read_text
 from harness.errors import ManifestError
 from harness.results import Kind
 
@@ -287,18 +287,8 @@ def load(path: Path | str) -> list[Manifest]:
     if path.is_dir():
         path = path / FILE_NAME
     path = path.absolute()
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ManifestError(what, path=path) from error
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        what, place = str(error), None
-        if found := re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", what):
-            what, place = found[1], f"line {found[2]}"
-        raise ManifestError(what, path=path, where=place, hint="it is no TOML") from error
+    text = read_text(path, ManifestError)
+    table = parse_toml(text, path, ManifestError)
     lines = key_lines(text)
     base = {key: value for key, value in table.items() if key not in ("variant", "base")}
     has_base, variants = table.get("base", True), table.get("variant", {})

@@ -54,13 +54,10 @@ import hashlib
 import math
 import os
 import tempfile
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import pydantic
 
 from harness.conformance import toml_text
 from harness.conformance.case_tables import (
@@ -74,6 +71,7 @@ from harness.conformance.case_tables import (
 )
 from harness.conformance.rows import Encoding, encoding_lines, fingerprint_lines, is_text
 from harness.diagnosis import relations
+from harness.documents import fitted, read_toml
 from harness.errors import CaseError
 from harness.judging.fingerprint import Fingerprint
 from harness.models import ModelFiles, golden_dir
@@ -246,25 +244,10 @@ def read_case(path: str | os.PathLike[str]) -> Case:
 
 
 def _parse(path: Path) -> AnyFile:
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise CaseError("too large for a golden file", path=path, expected=f"at most {_MAX_BYTES:,} bytes")
-        document = tomllib.loads(path.read_bytes().decode("utf-8"))
-    except OSError as error:
-        raise CaseError(f"cannot be read: {error.strerror}", path=path) from error
-    except UnicodeDecodeError as error:
-        raise CaseError("is not UTF-8", path=path, where=f"byte {error.start:,}") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise CaseError(f"is not TOML: {error}", path=path) from error
-    try:
-        request = document.get("request")
-        mode = request.get("mode") if isinstance(request, dict) else None
-        return FILES.get(str(mode), RunFile).model_validate(document)
-    except pydantic.ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise CaseError(f"{first['msg']}{more}", path=path, where=f"key {where}") from error
+    document = read_toml(path, CaseError, max_bytes=_MAX_BYTES)
+    request = document.get("request")
+    mode = request.get("mode") if isinstance(request, dict) else None
+    return fitted(FILES.get(str(mode), RunFile), document, path, CaseError)
 
 
 def _from_tables(file: AnyFile, path: Path) -> Case:

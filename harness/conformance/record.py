@@ -20,7 +20,6 @@ import difflib
 import fnmatch
 import math
 import os
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +31,7 @@ import pydantic
 from harness.adapters import manifest as manifests
 from harness.adapters.implementation import ProcessImplementation
 from harness.conformance.case import Case, Margin, ModelRef, Provenance, read_case, render
+from harness.documents import fitted, read_toml
 from harness.engine import STRICT, Engine, TopTwo, blas_threads, generate
 from harness.errors import CaseError
 from harness.models import Model, ModelFiles, golden_dir, impls_dir, load, locate
@@ -124,16 +124,7 @@ def read_plan(path: str | os.PathLike[str]) -> list[PlannedCase]:
         CaseError: it is no plan, or plans two cases of one name.
     """
     path = Path(path)
-    try:
-        plan = _Plan.model_validate(tomllib.loads(path.read_text("utf-8")))
-    except OSError as error:
-        raise CaseError(f"cannot be read: {error.strerror}", path=path) from error
-    except pydantic.ValidationError as error:  # before ValueError, which it is
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise CaseError(str(first["msg"]), path=path, where=f"key {where}") from error
-    except ValueError as error:
-        raise CaseError(f"is not TOML: {error}", path=path) from error
+    plan = fitted(_Plan, read_toml(path, CaseError), path, CaseError)
     names = [entry.name for entry in plan.case]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise CaseError(f"two cases are called {twice}", path=path)

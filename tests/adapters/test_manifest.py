@@ -142,7 +142,7 @@ def test_a_missing_or_unreadable_file_is_a_mistake_too(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="No such file"):
         load(tmp_path)
     (tmp_path / "impl.toml").write_bytes(b'run = ["\xff"]')
-    with pytest.raises(ManifestError, match="utf-8"):
+    with pytest.raises(ManifestError, match="UTF-8"):
         load(tmp_path)
 
 

@@ -226,7 +226,7 @@ def edited(**edits: object) -> str:
     [
         ("", "key case"),
         ("case = ", None),
-        ("[model\n", None),
+        ("[model\n", "line 1"),
         (EXAMPLE_TEXT + "surprise = 1\n", "key provenance.surprise"),
         (edited(why=None), "key why"),
         (edited(why='""'), "key why"),

@@ -173,7 +173,7 @@ def test_a_plan_is_a_list_of_questions(tmp_path: Path) -> None:
     ("text", "where"),
     [
         (ENTRY + ENTRY, None),
-        ("[[case]\n", None),
+        ("[[case]\n", "line 1"),
         ("", "key case"),
         (ENTRY + "surprise = 1\n", "key case.0.surprise"),
         (ENTRY.replace("steps = 9", "steps = -9"), "key case.0.steps"),

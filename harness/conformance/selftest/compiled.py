@@ -18,10 +18,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pydantic
 
@@ -29,6 +27,7 @@ from harness.adapters import manifest as manifests
 from harness.adapters.build import cache_home, inputs
 from harness.adapters.manifest import FILE_NAME, Manifest
 from harness.diagnosis import by_name
+from harness.documents import fitted, read_toml
 from harness.errors import InputError, ManifestError
 
 __all__ = ["FAULTS_FILE", "Compiled", "Patch", "fault_files", "patched", "read"]
@@ -99,17 +98,7 @@ def read(path: Path) -> Compiled:
         ManifestError: it cannot be read, names no fault or no file, or a text to be replaced does not stand there
             once: a dead replacement would be a fault that nobody can find.
     """
-    try:
-        table: Any = tomllib.loads(path.read_text("utf-8"))
-        file = _File.model_validate(table)
-    except OSError as error:
-        raise ManifestError(f"cannot be read: {error.strerror}", path=path) from error
-    except pydantic.ValidationError as error:  # before ValueError, which it is
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ManifestError(str(first["msg"]), path=path, where=f"key {where}") from error
-    except ValueError as error:
-        raise ManifestError(f"is no TOML: {error}", path=path) from error
+    file = fitted(_File, read_toml(path, ManifestError), path, ManifestError)
     choice = manifests.load(path.parent)
     name = file.variant or choice[0].name
     manifest = next((one for one in choice if one.name == name), None)
