@@ -24,6 +24,7 @@ from harness import checkpoint as checkpoints
 from harness.adapters.manifest import Manifest
 from harness.conformance.fuzz.recipe import Ask, Recipe
 from harness.conformance.fuzz.trial import Asked, Subject, Trier, write
+from harness.documents import fitted, read_json
 from harness.errors import InputError
 from harness.models import Model, ModelFiles, load
 from harness.results import Verdict
@@ -248,20 +249,8 @@ def known(directory: Path, wrong: Asked, called: str) -> Failure:
 
 def _read(directory: Path) -> _Document:
     path = directory / FILE_NAME
-    try:
-        raw = path.read_bytes()
-        if len(raw) > _MAX_BYTES:
-            raise InputError(
-                "is no saved failure", path=path, expected=f"at most {_MAX_BYTES} bytes", actual=len(raw)
-            )
-        document = _Document.model_validate_json(raw)
-    except OSError as error:
-        hint = "name a directory that harness fuzz saved"
-        raise InputError(f"cannot be read: {error.strerror}", path=path, hint=hint) from error
-    except pydantic.ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(str(first["msg"]), path=path, where=f"key {where}" if where else None) from error
+    found = read_json(path, max_bytes=_MAX_BYTES, hint="name a directory that harness fuzz saved")
+    document = fitted(_Document, found, path)
     if document.schema_ != _SCHEMA:
         raise InputError("is of another version", path=path, expected=_SCHEMA, actual=document.schema_)
     return document
