@@ -342,6 +342,6 @@ pub fn main(init: std.process.Init.Minimal) u8 {
         os.complain("run: unknown mode: {s}\n", .{o.mode});
         exitWithUsage();
     }
-    // Nothing is freed, and the pool's threads are asleep: the system takes all of it back.
+    // Nothing is freed, and the pool's threads wait: the system takes all of it back.
     std.c.exit(0);
 }
