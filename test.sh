@@ -20,6 +20,7 @@ fi
 if [ $# -gt 0 ]; then
     exec "$python" -m pytest "$@"
 fi
-# A process for each core; tests of one file share one, because they share what they build.
+# A process for each core; tests of one file share one, because they share what they build, and so do the cases of
+# one implementation and model, because they are judged together.
 "$python" -m pytest tests -n logical --dist loadfile
-"$python" -m pytest golden
+"$python" -m pytest golden -n logical --dist loadgroup

@@ -184,6 +184,9 @@ class GoldenItem(pytest.Item):
         if self.config.pluginmanager.hasplugin("timeout"):
             # The first item of a group waits for all of it; each program has its own limit.
             self.add_marker(pytest.mark.timeout(0))
+        if self.config.pluginmanager.hasplugin("xdist"):
+            # With --dist loadgroup a group is judged by one process, in one pass.
+            self.add_marker(pytest.mark.xdist_group("-".join(self.group)))
 
     @property
     def group(self) -> tuple[str, str]:

@@ -94,6 +94,25 @@ def test_a_group_is_judged_once_and_without_what_was_deselected(run, tmp_path, m
     assert groups == [["two"]]
 
 
+def test_a_group_goes_to_one_process_where_a_run_is_distributed(pytester, golden, tmp_path):
+    groups = {}
+
+    class Seen:
+        def pytest_collection_finish(self, session):
+            for item in session.items:
+                (mark,) = item.iter_markers("xdist_group")
+                groups.setdefault(mark.args, []).append(item.name)
+
+    good, other = make_parrot(tmp_path / "good"), make_parrot(tmp_path / "other")
+    pytester.runpytest_inprocess(str(golden), "--impl", f"{good},{other}", plugins=[Seen()]).assert_outcomes(passed=6)
+    assert sorted(map(sorted, groups.values())) == [
+        ["once[good]", "three[good]"],
+        ["once[other]", "three[other]"],
+        ["two[good]"],
+        ["two[other]"],
+    ]
+
+
 def test_collecting_runs_and_builds_nothing(run, tmp_path):
     directory = tmp_path / "port"
     make_parrot(directory / "run")
