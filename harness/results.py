@@ -252,6 +252,8 @@ class Suspect:
         fix: what to write instead.
         explained: how many of the judged tokens it explains.
         layer: the only block that is wrong, or None.
+        gain: its log-likelihood minus that of a right program of whatever precision fits best, in nats.
+        explains_all: whether it explains everything that was judged.
     """
 
     name: str
@@ -260,11 +262,15 @@ class Suspect:
     fix: str
     explained: int = 0
     layer: int | None = None
+    gain: float = 0.0
+    explains_all: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The likely bug of one implementation, from what it did on one model. The world of suspects is closed.
+    """The likely bug of one implementation, from what it did on one model, or on several put together.
+
+    The world of suspects is closed.
 
     Attributes:
         route: how it was found: "text" (the dictionary), "probes" (self-naming checkpoints) or "tracer".
@@ -277,6 +283,9 @@ class Diagnosis:
         n_tried: faults that were tried.
         precision: the lower precision whose noise it takes, "" for none.
         reason: what a reader must know besides.
+        weighed: the likeliest suspects, named or not, those that explain everything first, by which diagnoses of
+            several models are put together.
+        models: on which this was found, where it was found on any.
     """
 
     route: str
@@ -291,6 +300,8 @@ class Diagnosis:
     n_tried: int = 0
     precision: str = ""
     reason: str = ""
+    weighed: tuple[Suspect, ...] = ()
+    models: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

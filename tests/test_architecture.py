@@ -18,6 +18,7 @@ ROOT = Path(harness.__file__).parent
 RANKS = {
     "errors": -1,
     "benchfile": 0,
+    "diagnoses": 0,
     "documents": 0,
     "jobs": 0,
     "model_config": 0,
@@ -48,6 +49,7 @@ RANKS = {
 # listed may import whatever ranks below them. The package itself (`__version__`) may be imported by all.
 MAY_IMPORT = {
     "benchfile": {"errors", "documents"},
+    "diagnoses": {"results"},
     "documents": {"errors"},
     "jobs": set(),
     "model_config": {"errors"},
@@ -59,7 +61,7 @@ MAY_IMPORT = {
     "checkpoint": {"errors", "jobs", "model_config", "quant", "results"},
     "tokenizer": {"errors", "jobs", "model_config", "quant", "results"},
     "trace": {"errors", "jobs", "model_config", "quant", "results"},
-    "report": {"errors", "results", "benchfile", "rates", "runfile"},
+    "report": {"errors", "diagnoses", "results", "benchfile", "rates", "runfile"},
     "engine": {"errors", "jobs", "model_config", "quant", "results", "trace.points"},
     "judging": {"errors", "jobs", "model_config", "quant", "results"},
     "formats": {"errors", "jobs", "model_config", "quant", "results", "checkpoint", "tokenizer"},

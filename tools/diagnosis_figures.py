@@ -12,11 +12,13 @@ A program is judged on every case of the suite `core` whose model it reads, and 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,13 +29,14 @@ from harness.conformance.case import Case, select
 from harness.conformance.reference import rounded
 from harness.conformance.selftest.alarms import Batch, cases
 from harness.conformance.selftest.compiled import fault_files, patched
+from harness.conformance.selftest.naming import outcome_of
 from harness.conformance.selftest.ported import PortedFault
 from harness.conformance.verify import verify_group
+from harness.diagnoses import combined
 from harness.diagnosis import CATALOGUE, Fate, Fault, Port, by_name
 from harness.engine import LIBRARY, Ops, Step
 from harness.engine.ops import Weight
 from harness.models import impls_dir, load, locate
-from harness.report.diagnoses import combined
 from harness.results import Conclusion, Diagnosis, Kind, Verdict
 
 Array = npt.NDArray[Any]
@@ -50,31 +53,42 @@ class Row:
     """What was said of one program: the diagnoses of its models put together, and the seconds that they took."""
 
     fault: str
-    found: Sequence[tuple[tuple[str, ...], Diagnosis]]
+    found: Sequence[Diagnosis]
     took_s: float
     n_wrong: int
 
     @property
     def names(self) -> tuple[str, ...]:
         """What is named; nothing where two models name different bugs."""
-        named = [one.names for _, one in self.found if one.conclusion is Conclusion.NAMED]
-        return named[0] if len(named) == 1 else ()
+        return self.found[0].names if len(self.found) == 1 else ()
 
     @property
     def outcome(self) -> str:
         """Exact, class, sibling (the same part of a port), wrong, or what else the diagnosis came to."""
-        named = [one for _, one in self.found if one.conclusion is Conclusion.NAMED]
         if not self.n_wrong:
             return "no mismatch"
-        if len(named) > 1:
+        if not self.found:
+            return "not diagnosed"
+        if len(self.found) > 1 and self.found[0].conclusion is Conclusion.NAMED:
             return "contradictory"
-        if not named:
-            return str(self.found[0][1].conclusion) if self.found else "not diagnosed"
-        if self.fault in named[0].names:
-            return "exact" if len(named[0].names) == 1 else "class"
-        own = by_name(self.fault).component
-        parts = {part for suspect in named[0].suspects for part in suspect.component.split(", ")}
-        return "sibling" if parts == {own} else "wrong"
+        return outcome_of(self.found[0], by_name(self.fault))
+
+    def document(self, what: str) -> dict[str, Any]:
+        """The row as JSON: what was said of one program, and what it was worth."""
+        first = self.found[0] if self.found else None
+        return {
+            "what": what,
+            "fault": self.fault,
+            "outcome": self.outcome,
+            "names": list(self.names),
+            "models": list(first.models) if first else [],
+            "explained": first.explained if first else 0,
+            "total": first.total if first else 0,
+            "right": first.right if first else 0,
+            "gain": round(first.gain, 1) if first else 0.0,
+            "wrong_cases": self.n_wrong,
+            "cpu_s": round(self.took_s, 2),
+        }
 
 
 def judged(impl: Implementation, fault: str, goldens: Sequence[Case], *, without: str = "") -> Row:
@@ -85,9 +99,8 @@ def judged(impl: Implementation, fault: str, goldens: Sequence[Case], *, without
     for model in dict.fromkeys(case.model for case in goldens):
         group = [case for case in goldens if case.model == model]
         verdicts += verify_group(group, impl, files=locate(model.name), levels=("TEXT",), suspects=suspects)
-    by_model = {v.model: v.diagnosis for v in verdicts if v.diagnosis is not None}
     n_wrong = sum(v.kind is Kind.MISMATCH for v in verdicts)
-    return Row(fault, combined(by_model), time.process_time() - start, n_wrong)
+    return Row(fault, combined(verdicts), time.process_time() - start, n_wrong)
 
 
 def compiled() -> Iterator[tuple[str, Implementation]]:
@@ -187,6 +200,8 @@ def main() -> None:
     parser.add_argument("what", choices=("compiled", "left-out", "tokenizer", "ported", "lower"))
     parser.add_argument("--only", default="", help="comma list of faults, or of lower precisions")
     parser.add_argument("--prompts", type=int, default=6, help="for each model and precision")
+    parser.add_argument("--suite", default="core", help="comma list")
+    parser.add_argument("--json", type=Path, help="append a JSON object a line for each program")
     parser.add_argument("--models", default="gqa,mha,mqa", help="comma list")
     parser.add_argument("--part", default="1/1", help="every n-th program: 2/3 is the second of three parts")
     parser.add_argument("--quick", action="store_true", help="only the quick cases")
@@ -195,7 +210,8 @@ def main() -> None:
     if options.what == "lower":
         accusations(options.models.split(","), options.prompts, only=options.only, verbose=options.verbose)
         return
-    goldens = [case for case in select(["core"], quick=options.quick) if case.is_run and not case.is_chat]
+    found = select(options.suite.split(","), quick=options.quick)
+    goldens = [case for case in found if case.is_run and not case.is_chat]
     if options.what in ("compiled", "left-out"):
         programs = compiled()
     else:
@@ -210,10 +226,13 @@ def main() -> None:
             continue
         is_int8 = by_name(name).component == "int8"
         wanted = {f"{model}-q8" if is_int8 else model for model in options.models.split(",")}
-        mine = [case for case in goldens if case.model.name in wanted]
+        mine = [case for case in goldens if case.model.name.partition("/")[0] in wanted]
         row = judged(impl, name, mine, without=name if options.what == "left-out" else "")
         rows.append(row)
-        said = "; ".join(f"{'+'.join(models)}: {_told(one)}" for models, one in row.found)
+        if options.json:
+            with options.json.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row.document(options.what)) + "\n")
+        said = "; ".join(f"{'+'.join(one.models)}: {_told(one)}" for one in row.found)
         if options.verbose or row.outcome not in ("exact", "class"):
             print(f"  {row.outcome:12} {name} ({row.took_s:.1f} s, {row.n_wrong} wrong): {said}", flush=True)
     table(rows, options.what)

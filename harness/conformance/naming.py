@@ -6,6 +6,7 @@ every verdict that it explains.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from harness.conformance.reference import Reference
 from harness.diagnosis import CATALOGUE, Fault, Request
 from harness.diagnosis.naming import Evidence, Noise, diagnose
 from harness.diagnosis.naming.evidence import certain
+from harness.judging.printing import Printing
 from harness.results import Kind, Verdict
 
 __all__ = ["evidence_of", "name_the_bug", "noise_of"]
@@ -43,7 +45,8 @@ def name_the_bug(
     reference = judge.reference
     if not suspects or reference.config.n_params > _MOST_WEIGHTS or not _is_llama2c(reference):
         return
-    evidence = [one for claim in claims if (one := evidence_of(judge, claim, verdicts[claim.case.key]))]
+    usual = _usual_printing(judge, claims, verdicts)
+    evidence = [one for claim in claims if (one := evidence_of(judge, claim, verdicts[claim.case.key], usual))]
     if all(one.is_right for one in evidence):
         return
     sequence = max((one.ids for one in evidence), key=len)[: reference.config.seq_len]
@@ -67,8 +70,20 @@ def _is_llama2c(reference: Reference) -> bool:
     return config.block == type(config.block)() and config.rope_scaling is None
 
 
-def evidence_of(judge: Judge, claim: Claim, verdict: Verdict) -> Evidence | None:
-    """What a claim says about its program's bug; None where it was not judged, or is no plain run."""
+def _usual_printing(judge: Judge, claims: Sequence[Claim], verdicts: dict[str, Verdict]) -> Printing | None:
+    """How a program prints, by its right texts; None where it has none."""
+    first = judge.reference.printings[0]
+    right = [claim.printing or first for claim in claims if verdicts[claim.case.key].kind.is_green]
+    names = Counter(one.name for one in right)
+    return max(right, key=lambda one: names[one.name], default=None)
+
+
+def evidence_of(judge: Judge, claim: Claim, verdict: Verdict, usual: Printing | None) -> Evidence | None:
+    """What a claim says about its program's bug; None where it was not judged, or is no plain run.
+
+    Args:
+        usual: how the program prints, if that is known: a text with a wrong echo does not show it.
+    """
     case = claim.case
     is_right = verdict.kind.is_green
     if case.is_chat or case.ids is None or not (is_right or verdict.kind is Kind.MISMATCH):
@@ -98,7 +113,7 @@ def evidence_of(judge: Judge, claim: Claim, verdict: Verdict) -> Evidence | None
     shown = b"".join(printing.render(ids)[len(prompt) - 1 :])
     rest: bytes | None = claim.rest or None
     if verdict.tokenizer is Kind.MISMATCH or not claim.rest.startswith(shown):
-        ids = prompt  # and whatever follows an honest echo is read anew
+        ids, printing = prompt, usual or printing  # and whatever follows an honest echo is read anew
     ids = certain(ids, len(prompt), printing, rest or b"")
     return Evidence(
         request, prompt, ids, False, False, printing, rest=rest, texts=_texts(judge, claim), stdout=stdout

@@ -14,7 +14,14 @@ from harness.results import Conclusion, Diagnosis, Suspect
 __all__ = ["Conclusion", "Diagnosis", "Suspect", "suspect"]
 
 
-def suspect(faults: Sequence[Fault], explained: int, *, layer: int | None = None) -> Suspect:
+def suspect(
+    faults: Sequence[Fault],
+    explained: int,
+    *,
+    layer: int | None = None,
+    gain: float = 0.0,
+    explains_all: bool = False,
+) -> Suspect:
     """Describe one fault, or several that are there together, to the author of a port."""
     return Suspect(
         name=" + ".join(fault.name for fault in faults),
@@ -23,4 +30,6 @@ def suspect(faults: Sequence[Fault], explained: int, *, layer: int | None = None
         fix="; and ".join(fault.fix for fault in faults),
         explained=explained,
         layer=layer,
+        gain=gain,
+        explains_all=explains_all,
     )

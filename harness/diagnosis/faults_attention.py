@@ -80,6 +80,13 @@ def _first_half(step: Step, x: Array, cos: Array, sin: Array) -> Array:
     return out
 
 
+def _half_of_heads(step: Step, x: Array, cos: Array, sin: Array) -> Array:
+    turned = LIBRARY.rotate_k(step, x, cos, sin)
+    head = np.arange(step.config.n_kv_heads)[:, None]
+    out: Array = np.where(head < step.config.n_kv_heads // 2, turned, x)
+    return out
+
+
 def _turned_back(step: Step, k: Array) -> Array:
     cos, sin = LIBRARY.angles(step)
     return LIBRARY.rotate_k(step, k, cos, -sin)
@@ -206,6 +213,7 @@ ROTATION = (
         "the loop over k ends at half of its kv_dim elements",
         "turn all n_kv_heads heads",
         ops(rotate_k=_first_half),
+        variants=(("the loop over k ended at n_kv_heads / 2 heads", ops(rotate_k=_half_of_heads)),),
     ),
     Fault(
         "rope-q-one-ahead",

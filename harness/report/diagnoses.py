@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
+from harness.diagnoses import combined
 from harness.results import Conclusion, Diagnosis, Suspect, Verdict
 
-__all__ = ["combined", "in_one_line", "told"]
+__all__ = ["in_one_line", "told"]
 
 _UNITS = {"text": "tokens", "probes": "probes", "tracer": "values"}
 _CATALOGUE = "docs/faults.md"
@@ -16,45 +16,14 @@ _MOST = 4  # suspects of one class that are described in full
 
 def told(verdicts: Iterable[Verdict]) -> list[str]:
     """Say what is wrong with an implementation, from its verdicts on all models; empty where nothing was sought."""
-    by_model: dict[str, Diagnosis] = {}
-    for verdict in verdicts:
-        if verdict.diagnosis is not None:
-            by_model.setdefault(verdict.model, verdict.diagnosis)
-    return [line for models, found in combined(by_model) for line in _lines(found, models)]
-
-
-def combined(by_model: dict[str, Diagnosis]) -> list[tuple[tuple[str, ...], Diagnosis]]:
-    """Put diagnoses of several models together: what is named on all of them is the bug.
-
-    Returns:
-        Models and their diagnosis; its figures are those of the first of them, on which most was judged. Where some
-        bug is named, models on which none is are left out.
-    """
-    groups: list[tuple[tuple[str, ...], Diagnosis]] = []
-    is_named = any(found.conclusion is Conclusion.NAMED for found in by_model.values())
-    for model, found in sorted(by_model.items(), key=lambda item: -item[1].total):
-        if is_named and found.conclusion is not Conclusion.NAMED:
-            continue
-        for at, (models, other) in enumerate(groups):
-            joined = _joined(other, found)
-            if joined is not None:
-                groups[at] = ((*models, model), joined)
-                break
-        else:
-            groups.append(((model,), found))
-    return groups
-
-
-def _joined(one: Diagnosis, other: Diagnosis) -> Diagnosis | None:
-    """The first, as far as the other says the same; None if they contradict each other."""
-    is_other = one.precision != other.precision and one.conclusion is not Conclusion.NAMED
-    if one.conclusion is not other.conclusion or is_other:
-        return None
-    there = {(suspect.name, suspect.layer) for suspect in other.suspects}
-    both = tuple(suspect for suspect in one.suspects if (suspect.name, suspect.layer) in there)
-    if one.conclusion is Conclusion.NAMED and not both:
-        return None
-    return replace(one, suspects=both, n_tried=max(one.n_tried, other.n_tried))
+    verdicts = list(verdicts)
+    found = combined(verdicts)
+    if not found or found[0].conclusion is not Conclusion.NAMED:
+        return [line for one in found for line in _lines(one)]
+    sought = dict.fromkeys(verdict.model for verdict in verdicts if verdict.diagnosis is not None)
+    unexplained = [model for model in sought if not any(model in one.models for one in found)]
+    lines = _lines(found[0]) if len(found) == 1 else _contradiction(found)
+    return [*lines, f"on {_listed(unexplained)} no known bug explains everything"] if unexplained else lines
 
 
 def in_one_line(found: Diagnosis) -> str:
@@ -70,12 +39,10 @@ def in_one_line(found: Diagnosis) -> str:
     return ""
 
 
-def _lines(found: Diagnosis, models: Sequence[str]) -> list[str]:
-    where = f" on {models[0]}"
+def _lines(found: Diagnosis) -> list[str]:
+    where = f" on {_listed(found.models)}"
     if found.conclusion is Conclusion.NAMED:
-        same = f"; the same on {', '.join(models[1:])}" if len(models) > 1 else ""
-        return [*_named(found), f"{_explained(found, where)}{same}", _closed(found)]
-    where = f" on {', '.join(models)}"
+        return [*_named(found), _explained(found, where), _closed(found)]
     if found.conclusion is Conclusion.LOWER_PRECISION:
         return [
             f"no known bug{where}: it looks like a right program that computes in {found.precision}; if it does, "
@@ -104,6 +71,23 @@ def _named(found: Diagnosis) -> list[str]:
     return [*lines, f"  or {', '.join(rest)}"] if rest else lines
 
 
+def _contradiction(found: Sequence[Diagnosis]) -> list[str]:
+    """Several bugs were named, each by models that exclude the others: what each of them explains."""
+    lines = ["no single known bug explains all models; it behaves exactly as if"]
+    for one in found:
+        where = f"on {_listed(one.models)} ({one.explained:,} of {one.total:,} {_UNITS.get(one.route, 'values')})"
+        causes = " or ".join(f"{_as_if(suspect)} ({_place(suspect)}: {suspect.name})" for suspect in one.suspects)
+        lines.append(f"  {where}: {causes}")
+    return [
+        *lines,
+        f"each is in {_CATALOGUE} with its fix; a bug that is not may do the one here and the other there",
+    ]
+
+
+def _listed(models: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(models[:-1]), *models[-1:])))
+
+
 def _as_if(one: Suspect) -> str:
     return one.cause if one.layer is None else f"in layer {one.layer} only, {one.cause}"
 
@@ -125,7 +109,8 @@ def _runner_up(found: Diagnosis) -> str:
     if found.runner_up is None:
         return "no other known bug comes near"
     name = "the runner-up" if found.conclusion is Conclusion.NAMED else "the likeliest bug"
-    return f"{name} ({found.runner_up.name}) {found.runner_up.explained:,}"
+    where = f" of those on {found.models[0]}" if len(found.models) > 1 else ""
+    return f"{name} ({found.runner_up.name}) {found.runner_up.explained:,}{where}"
 
 
 def _closed(found: Diagnosis) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from harness.report import document, html, junit, markdown, summarise, terminal
-from harness.report.diagnoses import combined, in_one_line, told
+from harness.report.diagnoses import in_one_line, told
 from harness.results import Conclusion, Diagnosis, Kind, Suspect, Verdict
 from harness.runfile import dump_verdict, load_verdict
 
@@ -77,23 +77,32 @@ def test_nothing_is_told_where_nothing_was_sought():
 # ---- several models
 
 
-def test_what_is_named_on_all_models_is_the_bug():
-    ((models, found),) = combined({"gqa": CLASS, "mha": NAMED})
-    assert models == ("gqa", "mha")
-    assert found == NAMED
+def test_what_is_named_on_all_models_is_told_once_with_all_tokens():
     lines = told([wrong(CLASS), wrong(NAMED, "mha")])
     assert lines[0] == "behaves exactly as if RoPE turned halves (rotation)"
-    assert lines[2].endswith("the runner-up (rope-backwards) 12; the same on mha")
+    assert lines[2] == (
+        "that explains 400 of 400 tokens on gqa and mha; a right program explains 180, "
+        "the runner-up (rope-backwards) 12 of those on gqa"
+    )
 
 
-def test_what_is_named_somewhere_stands_above_what_is_unknown_elsewhere():
-    ((models, found),) = combined({"gqa": UNKNOWN, "mha": NAMED})
-    assert (models, found) == (("mha",), NAMED)
+def test_a_model_on_which_nothing_explains_everything_is_told():
+    assert told([wrong(NAMED), wrong(UNKNOWN, "mha")])[-1] == "on mha no known bug explains everything"
 
 
-def test_models_that_contradict_each_other_are_told_apart():
-    other = replace(NAMED, suspects=(ROWS,))
-    assert [models for models, _ in combined({"gqa": NAMED, "mha": other})] == [("gqa",), ("mha",)]
+def test_models_that_contradict_each_other_are_told_in_one_sentence():
+    other = replace(NAMED, suspects=(ROWS,), explained=30, total=30)
+    assert told([wrong(NAMED), wrong(other, "mha")]) == [
+        "no single known bug explains all models; it behaves exactly as if",
+        "  on gqa (200 of 200 tokens): RoPE turned halves (rotation: rope-half-split)",
+        "  on mha (30 of 30 tokens): rows were used as they are (loading: hf-rows-kept)",
+        "each is in docs/faults.md with its fix; a bug that is not may do the one here and the other there",
+    ]
+
+
+def test_what_is_unknown_on_several_models_is_told_once():
+    (first, _) = told([wrong(UNKNOWN), wrong(UNKNOWN, "mha")])
+    assert "on gqa and mha: a right program explains 180 of 400 tokens" in first
 
 
 # ---- where it is shown

@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from harness.diagnosis.diagnosis import Conclusion, Diagnosis
+from harness.diagnoses import once
+from harness.diagnosis.diagnosis import Conclusion, Diagnosis, Suspect
 from harness.diagnosis.fault import Fault
 from harness.diagnosis.faults import CATALOGUE
 from harness.diagnosis.naming.evidence import Evidence, Noise
@@ -57,6 +58,10 @@ _STRICT = (
 _MOST, _ALL = 700, 4000  # tokens that are scored; and where only a lower precision is told from a bug by them
 _MISREAD = 200  # tokens of text of which one may be misread: bytes that two pieces print, pieces that print none
 _SAME = 0.5  # nats within which faults that explain everything are one class
+_WEIGHED, _NEAR = (
+    16,
+    4,
+)  # suspects that are told to whoever puts models together: those that explain all, and near ones
 _N_PAIRED = 4  # faults to which a second is added
 _MAX_LAYERS = 8  # of a model in which faults are tried in one layer only
 _NEVER: Array = np.full(1, -math.inf)  # the margin of a token that a hypothesis cannot have said
@@ -141,7 +146,9 @@ class _Search:
         if found.conclusion is Conclusion.NAMED:
             return found
         screened = self._screened(forward)
-        nearest = [score.hypothesis for score in sorted(scores, key=lambda score: -score.likelihood)[:2]]
+        scores.sort(key=lambda score: -score.likelihood)
+        whole = [score for score in scores if self._reached(score) is not None]
+        nearest = [score.hypothesis for score in (whole or scores[:2])[:_WEIGHED]]
         best = self._verdict(*self._scored(screened, nearest), self.threshold)
         if best.conclusion is Conclusion.LOWER_PRECISION:  # a small difference: see whether more of it tells
             self.most = _ALL
@@ -397,19 +404,28 @@ class _Search:
         names = {score.hypothesis.name for score in named}
         rest = [score for score in scores if score.hypothesis.name not in names]
         second = rest[0] if rest else None
+
+        def described(score: _Score) -> Suspect:
+            return score.hypothesis.suspect(
+                n_explained(score),
+                gain=score.likelihood - self._best_right(right, score),
+                explains_all=self._reached(score) is not None,
+            )
+
         conclusion = Conclusion.NAMED if named else Conclusion.LOWER_PRECISION if precision else Conclusion.UNKNOWN
         return Diagnosis(
             "text",
             conclusion,
-            suspects=tuple(score.hypothesis.suspect(n_explained(score)) for score in named),
+            suspects=once(map(described, named)),
             explained=n_explained(best if named else right),
             total=total,
             right=n_explained(right),
-            runner_up=second.hypothesis.suspect(n_explained(second)) if second else None,
+            runner_up=described(second) if second else None,
             gap=best.likelihood - second.likelihood if named and second else 0.0,
             gain=gain if best.hypothesis.faults else 0.0,
             n_tried=self.n_tried,
             precision=(reached if named else precision) or "",
+            weighed=tuple(map(described, [*whole[:_WEIGHED], *(one for one in rest[:_NEAR] if one not in whole)])),
         )
 
     def _best_right(self, right: _Score, best: _Score) -> float:

@@ -45,9 +45,9 @@ class Hypothesis:
         """Of the faults."""
         return " + ".join(fault.name for fault in self.faults)
 
-    def suspect(self, explained: int) -> Suspect:
+    def suspect(self, explained: int, *, gain: float = 0.0, explains_all: bool = False) -> Suspect:
         """Describe it to the author of a port."""
-        return suspect(self.faults, explained, layer=self.layer)
+        return suspect(self.faults, explained, layer=self.layer, gain=gain, explains_all=explains_all)
 
 
 RIGHT = Hypothesis((), Port())
