@@ -19,46 +19,12 @@ from harness.adapters.process import Limits
 from harness.conformance.black_box import trace_black_box
 from harness.conformance.selftest.compiled import fault_files, patched
 from harness.conformance.selftest.honest import Honest, programs, rounded_programs
-from harness.conformance.tracing import trace
-from harness.diagnosis import Fate, by_name
+from harness.conformance.selftest.places import said, truth
+from harness.diagnosis import by_name
 from harness.errors import HarnessError
-from harness.models import impls_dir, load, locate
+from harness.models import impls_dir, locate
 from harness.rates import upper_limit
-from harness.results import BlackBoxTrace, Observation, Request
-
-_AFTER_ATTENTION = ("ffn_norm", "gate", "up", "ffn_mix", "ffn_out", "ffn_residual")
-
-
-def place_of(name: str, layer: int) -> tuple[int, str]:
-    """The sub-block that an operation of a trace belongs to."""
-    if name == "embedding":
-        return -1, "embedding"
-    if name in ("final_norm", "logits"):
-        return -1, "final norm"
-    return layer, "feed-forward" if name in _AFTER_ATTENTION else "attention"
-
-
-def truth(implementation: ProcessImplementation, name: str, model: str) -> tuple[int, str] | None:
-    """The first wrong sub-block, by what the program records; None where the fault computes the same function.
-
-    A layer that leaves no record did not run, and is wrong from its attention on. A fault that does not show on this
-    model's own text is in the part that its component says.
-    """
-    fault = by_name(name)
-    if fault.fate is not Fate.KILLABLE:
-        return None
-    found = trace(implementation, locate(model), prompt=b"Once upon a time", steps=24)
-    layers = {layer for _, layer, _ in found.heat}
-    n_layers = load(locate(model).checkpoint, locate(model).tokenizer).checkpoint.config.n_layers
-    if found.wrong and found.wrong[0].name == "final_norm" and max(layers) < n_layers - 1:
-        return max(layers) + 1, "attention"
-    if found.wrong:
-        return place_of(found.wrong[0].name, found.wrong[0].layer)
-    return (0, "attention") if fault.component in ("attention", "rotation", "cache") else None
-
-
-def said(result: BlackBoxTrace) -> str:
-    return f"{result.first[0]} {result.first[1]}" if result.first else "nothing"
+from harness.results import Observation, Request
 
 
 def main() -> int:
@@ -124,7 +90,8 @@ def _honest(one: Honest, model: str) -> str:
     seconds = time.process_time() - begin
     seen = f", seen as {result.diagnosis.precision}" if result.diagnosis.precision else ""
     print(
-        f"| {model} | {one.name} (honest) | {said(result)}{seen} | worst {worst:.2f} floors | {seconds:.1f} s own |",
+        f"| {model} | {one.name} (honest) | {said(result.first)}{seen} | worst {worst:.2f} floors | "
+        f"{seconds:.1f} s own |",
         flush=True,
     )
     return "honest, nothing named" if result.first is None else "honest, accused"
@@ -140,7 +107,7 @@ def _one(implementation: ProcessImplementation, name: str, model: str) -> str:
         return "refused"
     own, wall = time.process_time() - begin, time.monotonic() - clock
     try:
-        expected = truth(implementation, name, model)
+        expected = truth(implementation, by_name(name), model)
     except HarnessError as error:
         expected = None
         print(f"{name}: {error}", file=sys.stderr)
@@ -149,7 +116,7 @@ def _one(implementation: ProcessImplementation, name: str, model: str) -> str:
     if expected is None and result.first is None:
         kind = "out of scope"
     print(
-        f"| {model} | {name} | {said(result)} | {expected} | {kind} | {named} | {result.conclusion} | "
+        f"| {model} | {name} | {said(result.first)} | {said(expected)} | {kind} | {named} | {result.conclusion} | "
         f"{result.n_runs} runs, {own:.1f} s own, {counting.cpu_s:.1f} s theirs, {wall:.1f} s wall |",
         flush=True,
     )

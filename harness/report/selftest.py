@@ -10,26 +10,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from harness.rates import rate, upper_limit
+from harness.rates import upper_limit
+from harness.report.selftest_routes import cell, header, line, routes_lines, routes_section, share
 
 __all__ = ["markdown", "terminal"]
 
 Row = Mapping[str, Any]
 _KILLABLE = "killable"
-_ROUTES = {
-    "text": "the dictionary, from what was printed",
-    "probes": "self-naming checkpoints",
-    "tracer": "the tracer of black boxes",
-}
-_OUTCOMES = {
-    "exact": "the bug, alone",
-    "class": "the bug, among others",
-    "sibling": "another of the same part",
-    "wrong": "another part",
-    "unknown": "unknown",
-    "lower precision": "lower precision",
-    "none": "nothing wrong",
-}
 
 
 # ---- for a terminal ----------------------------------------------------------------------------------------------
@@ -55,16 +42,13 @@ def terminal(document: Row, problems: Sequence[str]) -> str:
     for models in dict.fromkeys(row["models"] for row in document["alarms"]):
         some = [row for row in document["alarms"] if row["models"] == models and not row["obstacle"]]
         n_tokens, n_wrong = sum(row["tokens"] for row in some), sum(len(row["alarms"]) for row in some)
-        line = f"honest programs, {models}: {len(some)} of them, {n_tokens:,} tokens, {n_wrong} false alarms"
+        told = f"honest programs, {models}: {len(some)} of them, {n_tokens:,} tokens, {n_wrong} false alarms"
         if n_tokens:
-            line += f" (at most {upper_limit(n_wrong, n_tokens):.1e} a token, 95 %)"
+            told += f" (at most {upper_limit(n_wrong, n_tokens):.1e} a token, 95 %)"
         if n_diagnoses := sum(row["diagnoses"] for row in some):
-            line += f", {sum(len(row['accused']) for row in some)} accused in {n_diagnoses:,} diagnoses"
-        lines.append(line)
-    for route in _ROUTES:
-        if found := [row for row in document["names"] if row["route"] == route]:
-            counts = ", ".join(f"{n} {_OUTCOMES[what]}" for what, n in _outcomes(found).items() if n)
-            lines.append(f"{_ROUTES[route]}: {counts}")
+            told += f", {sum(len(row['accused']) for row in some)} accused in {n_diagnoses:,} diagnoses"
+        lines.append(told)
+    lines += routes_lines(document["names"])
     lines += [f"FALLS SHORT: {problem}" for problem in problems]
     if not document["complete"]:
         lines.append("interrupted: this is what had been measured")
@@ -77,7 +61,7 @@ def terminal(document: Row, problems: Sequence[str]) -> str:
 def markdown(document: Row, problems: Sequence[str]) -> str:
     """The whole report."""
     parts = [_head(document, problems), _rates(document), _parts(document), _left(document), _unseen(document)]
-    parts += [_alarms(document), _names(document), _adequacy(document)]
+    parts += [_alarms(document), routes_section(document["names"]), _adequacy(document), _runs(document)]
     return "\n".join(part for part in parts if part)
 
 
@@ -93,24 +77,40 @@ def _head(document: Row, problems: Sequence[str]) -> str:
         f"Suites: {', '.join(document['suites'])}.",
         "",
     ]
-    lines += [f"- **falls short**: {_cell(problem)}" for problem in problems]
+    if document["missing"]:
+        lines += [f"Not measured: {'; '.join(document['missing'])}.", ""]
+    lines += [f"- **falls short**: {cell(problem)}" for problem in problems]
     return "\n".join(lines) + ("\n" if problems else "")
+
+
+def _runs(document: Row) -> str:
+    """The runs that the document is put together from."""
+    rows: list[Row] = document["parts"]
+    if not rows:
+        return ""
+    lines = ["## Runs", "", *header("part", ["results", "minutes", "ended (UTC)", "sources"])]
+    for row in rows:
+        minutes = f"{row['took_s'] / 60:.1f}"
+        lines.append(line(row["part"], [f"{row['n']:,}", minutes, row["ended"], f"`{row['sources']}`"]))
+    return "\n".join(
+        [*lines, "", "Sources: a digest of the judging code; where they differ, it changed in between.", ""]
+    )
 
 
 def _rates(document: Row) -> str:
     rows: list[Row] = document["kills"]
     names: list[str] = document["configurations"]
-    lines = ["## Kill rates", "", *_header("program", ["faults", *names, "seconds per kill"])]
+    lines = ["## Kill rates", "", *header("program", ["faults", *names, "seconds per kill"])]
     for program in _programs(rows):
         tried = _tried(rows, program)
         if not tried:
             continue
-        cells = [str(len(tried)), *(_share(_killed(tried, name), len(tried)) for name in names)]
+        cells = [str(len(tried)), *(share(_killed(tried, name), len(tried)) for name in names)]
         times = [row["took_s"] for row in rows if row["program"] == program and row["killed_in"]]
         cells.append(f"{statistics.median(times):.1f}" if times else "")
-        lines.append(_line(program, cells))
+        lines.append(line(program, cells))
     lines += ["", "Of the faults that can be seen; intervals are exact (Clopper and Pearson, 95 %). Seconds: median."]
-    lines += [f"- not tried: {program}: {_cell(reason)}" for program, reason in _obstacles(rows)]
+    lines += [f"- not tried: {program}: {cell(reason)}" for program, reason in _obstacles(rows)]
     return "\n".join(lines) + "\n"
 
 
@@ -119,10 +119,10 @@ def _parts(document: Row) -> str:
     names: list[str] = document["configurations"]
     if not tried:
         return ""
-    lines = ["## By part of a program", "", "The catalogue, in numpy.", "", *_header("part", ["faults", *names])]
+    lines = ["## By part of a program", "", "The catalogue, in numpy.", "", *header("part", ["faults", *names])]
     for part in dict.fromkeys(row["component"] for row in tried):
         some = [row for row in tried if row["component"] == part]
-        lines.append(_line(part, [str(len(some)), *(str(_killed(some, name)) for name in names)]))
+        lines.append(line(part, [str(len(some)), *(str(_killed(some, name)) for name in names)]))
     return "\n".join(lines) + "\n"
 
 
@@ -146,10 +146,10 @@ def _unseen(document: Row) -> str:
             found.setdefault(row["fault"], row)
     if not found:
         return ""
-    lines = ["## What cannot be seen", "", *_header("fault", ["", "stopped by", "why"], numbers=False)]
+    lines = ["## What cannot be seen", "", *header("fault", ["", "stopped by", "why"], numbers=False)]
     for fault, row in found.items():
         stopped = ", ".join(row["by"][:2]) or "nothing"
-        lines.append(_line(f"`{fault}`", [row["fate"], stopped, _cell(document["arguments"].get(fault, ""))]))
+        lines.append(line(f"`{fault}`", [row["fate"], stopped, cell(document["arguments"].get(fault, ""))]))
     return "\n".join(lines) + "\n"
 
 
@@ -161,19 +161,20 @@ def _alarms(document: Row) -> str:
     lines = ["## Honest programs", ""]
     for models in dict.fromkeys(row["models"] for row in rows):
         some = [row for row in rows if row["models"] == models]
-        lines += _header(models, ["cases", "tokens", *kinds, "ties", "false alarms", "diagnoses", "accused"])
+        lines += header(models, ["cases", "tokens", *kinds, "ties", "false alarms", "diagnoses", "accused"])
         for row in some:
             if row["obstacle"]:
-                why_not = "not run: " + _cell(row["obstacle"].partition("\n")[0])
-                lines.append(_line(row["program"], [why_not, *[""] * (len(kinds) + 5)]))
+                why_not = "not run: " + cell(row["obstacle"].partition("\n")[0])
+                lines.append(line(row["program"], [why_not, *[""] * (len(kinds) + 5)]))
                 continue
             cells = [row["cases"], row["tokens"], *(row["kinds"].get(kind, 0) for kind in kinds), row["ties"]]
             cells += [len(row["alarms"]), row["diagnoses"], len(row["accused"])]
-            lines.append(_line(row["program"], [f"{cell:,}" for cell in cells]))
+            lines.append(line(row["program"], [f"{cell:,}" for cell in cells]))
         n_tokens, n_cases = sum(row["tokens"] for row in some), sum(row["cases"] for row in some)
         n_wrong = sum(len(row["alarms"]) for row in some)
         lines += [
             "",
+            _most_tokens(some),
             f"{n_tokens:,} tokens, {n_wrong} false alarms: at most {upper_limit(n_wrong, n_tokens):.1e} a token, "
             f"{upper_limit(n_wrong, n_cases):.1e} a case (95 %, one-sided, all taken for independent).",
             "",
@@ -185,54 +186,10 @@ def _alarms(document: Row) -> str:
     return "\n".join(lines)
 
 
-# ---- names -------------------------------------------------------------------------------------------------------
-
-
-def _outcomes(found: Iterable[Row]) -> dict[str, int]:
-    counts = dict.fromkeys(_OUTCOMES, 0)
-    for row in found:
-        counts[row["outcome"]] += 1
-    return counts
-
-
-def _names(document: Row) -> str:
-    rows: list[Row] = document["names"]
-    if not rows:
-        return ""
-    lines = [
-        "## What each route says of them",
-        "",
-        *_header("route, program", ["faults", *_OUTCOMES.values(), "seconds"]),
-    ]
-    for route in dict.fromkeys(row["route"] for row in rows):
-        for program in _programs(rows):
-            some = [row for row in rows if row["route"] == route and row["program"] == program]
-            if not some:
-                continue
-            counts = _outcomes(some)
-            seconds = statistics.median(row["took_s"] for row in some)
-            lines.append(_line(f"{route}, {program}", [str(len(some)), *map(str, counts.values()), f"{seconds:.1f}"]))
-    lines += ["", *(f"- {route}: {what}" for route, what in _ROUTES.items())]
-    lines += ["", "Not named exactly:", ""]
-    for row in rows:
-        if row["outcome"] != "exact":
-            said = ", ".join(f"`{name}`" for name in row["names"]) or row["conclusion"]
-            lines.append(f"- {row['route']}, {row['program']}, `{row['fault']}`: {said}")
-    return "\n".join([*lines, "", *_disagreements(rows)])
-
-
-def _disagreements(rows: Sequence[Row]) -> list[str]:
-    """Programs of which two routes name classes without a common fault."""
-    found = []
-    for key in dict.fromkeys((row["program"], row["fault"]) for row in rows):
-        said = {r["route"]: set(r["names"]) for r in rows if (r["program"], r["fault"]) == key and r["names"]}
-        routes = list(said)
-        apart = [(a, b) for i, a in enumerate(routes) for b in routes[i + 1 :] if not said[a] & said[b]]
-        found += [
-            f"- {key[0]}, `{key[1]}`: {a} says {', '.join(sorted(said[a]))}; {b} says {', '.join(sorted(said[b]))}"
-            for a, b in apart
-        ]
-    return ["Where routes disagree:", "", *found, ""] if found else ["No two routes disagree.", ""]
+def _most_tokens(rows: Sequence[Row]) -> str:
+    """How many programs were judged on how many tokens, at least: the smallest number of a program that was run."""
+    least = min((row["tokens"] for row in rows if not row["obstacle"]), default=0)
+    return f"{sum(not row['obstacle'] for row in rows)} programs, each judged on at least {least:,} tokens."
 
 
 # ---- adequacy ----------------------------------------------------------------------------------------------------
@@ -248,15 +205,32 @@ def _adequacy(document: Row) -> str:
         "Cases in the order in which they are worth most: each time the one that adds the most, for each second, to",
         "what those before it stop, and then to the pairs of faults that they tell apart.",
         "",
-        *_header("case", ["quick", "seconds", "stops", "new", "in all", "new pairs", "pairs in all"]),
+        *_sets(found),
+        *header("case", ["quick", "seconds", "stops", "new", "in all", "new pairs", "pairs in all"]),
     ]
     for row in found["order"]:
         cells = ["yes" if row["quick"] else "", f"{row['seconds']:.2f}"]
         cells += [f"{row[key]:,}" for key in ("kills", "new_kills", "kills_in_all", "new_pairs", "pairs_in_all")]
-        lines.append(_line(row["case"], cells))
+        lines.append(line(row["case"], cells))
     lines += ["", f"{found['n_faults']:,} faults, {found['n_pairs']:,} pairs.", ""]
     lines += [f"- `{case}` adds nothing to these: {reason}" for case, reason in found["idle"].items()]
     return "\n".join(lines) + "\n"
+
+
+def _sets(found: Row) -> list[str]:
+    """What whole selections of cases are worth, for each second that they take."""
+    columns = ["cases", "seconds", "faults stopped", "a second", "pairs told apart", "a second"]
+    lines = header("selection", columns)
+    for row in found["sets"]:
+        per = [row[key] / row["seconds"] if row["seconds"] else 0 for key in ("kills", "pairs")]
+        stops, tells = (
+            f"{row[key]:,} of {found[of]:,} ({row[key] / found[of]:.1%})"
+            for key, of in (("kills", "n_faults"), ("pairs", "n_pairs"))
+        )
+        cells = [str(row["cases"]), f"{row['seconds']:.2f}", stops, f"{per[0]:,.1f}", tells, f"{per[1]:,.0f}"]
+        lines.append(line(row["name"], cells))
+    seconds = "Seconds: of our program in C at one thread, run and judged, of one of several tries the least."
+    return [*lines, "", seconds, ""]
 
 
 # ---- small things ------------------------------------------------------------------------------------------------
@@ -282,21 +256,3 @@ def _obstacles(rows: Iterable[Row]) -> list[tuple[str, str]]:
     return list(
         dict.fromkeys((row["program"], row["obstacle"].partition("\n")[0]) for row in rows if row["obstacle"])
     )
-
-
-def _share(count: int, n: int) -> str:
-    found = rate(count, n)
-    return f"{count} ({count / n:.1%}, {found.low:.1%} to {found.high:.1%})"
-
-
-def _header(first: str, others: Sequence[str], *, numbers: bool = True) -> list[str]:
-    rule = " ---: |" if numbers else " --- |"
-    return [_line(first, others), "| --- |" + rule * len(others)]
-
-
-def _line(first: str, cells: Sequence[str]) -> str:
-    return f"| {first} | " + " | ".join(cells) + " |"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -18,9 +18,19 @@ def kill(fault, program="numpy", killed_in=ALL, fate="killable", **more):
     return {"program": program, "fault": fault, "killed_in": killed_in, "fate": fate, **facts, **more}
 
 
-def name(route, outcome, names, program="numpy", fault="heads-modulo"):
-    facts = {"conclusion": "named" if names else outcome, "took_s": 0.5}
-    return {"route": route, "program": program, "fault": fault, "outcome": outcome, "names": names, **facts}
+def name(route, outcome, names, program="numpy", fault="heads-modulo", **more):
+    facts = {"conclusion": "named" if names else outcome, "took_s": 0.5, "problem": "", "component": "attention"}
+    parts = {"sees": True, "parts": ["attention"] if names else []}
+    return {
+        "route": route,
+        "program": program,
+        "fault": fault,
+        "outcome": outcome,
+        "names": names,
+        **facts,
+        **parts,
+        **more,
+    }
 
 
 def document(**more):
@@ -59,7 +69,10 @@ def document(**more):
             name("tracer", "unknown", []),
         ],
         "honest_names": [{"program": "gcc -O3", "route": "probes", "conclusion": "none", "names": []}],
+        "missing": [],
+        "parts": [{"part": "kills", "n": 4, "took_s": 90, "ended": "2020-02-02T02:02+00:00", "sources": "abc"}],
         "adequacy": {
+            "sets": [{"name": "core, quick", "cases": 2, "seconds": 0.5, "kills": 85, "pairs": 1000}],
             "order": [
                 {
                     "case": "core/gqa-greedy",
@@ -112,11 +125,66 @@ def test_what_routes_say_of_honest_programs_is_counted():
 
 def test_routes_are_counted_and_their_disagreements_told():
     text = markdown(document(), [])
-    assert "| text, numpy | 1 | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 0.5 |" in text
+    assert (
+        "| text, numpy | 1 | 1 (100.0%, 2.5% to 100.0%) | 1 (100.0%, 2.5% to 100.0%) | 1 (100.0%, 2.5% to 100.0%) "
+        "| 1 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0.5 |" in text
+    )
     assert "- numpy, `heads-modulo`: text says heads-modulo; probes says heads-first" in text
+    assert "- numpy, `heads-modulo`: text and probes name a bug; tracer unknown" in text
+    assert "- text and probes: contradict one another on 1 programs" in text
     assert "- tracer, numpy, `heads-modulo`: unknown" in text
+    assert "| numpy, `heads-modulo` | exact | sibling | unknown |" in text
     agreed = document(names=[name("text", "exact", ["a"]), name("probes", "class", ["a", "b"])])
     assert "No two routes disagree." in markdown(agreed, [])
+    assert "| numpy, `heads-modulo` | exact | class of 2 |" in markdown(agreed, [])
+
+
+def test_what_a_route_takes_for_what():
+    rows = [name("probes", "exact", ["heads-modulo"])] * 2
+    rows += [
+        name("probes", "wrong", ["norm-sum"], parts=["normalisation"]),
+        name("probes", "wrong", ["x", "y"], parts=["cache", "loading"]),
+        name("probes", "unknown", [], component="cache"),
+        name("probes", "none", [], sees=False),
+    ]
+    text = markdown(document(names=rows), [])
+    table = text[text.index("### What probes takes for what") :].splitlines()[2:6]
+    assert table == [
+        "|  | attention | cache | normalisation | several parts | unknown |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| attention | 2 |  | 1 | 1 |  |",
+        "| cache |  |  |  |  | 1 |",
+    ]
+    assert "- probes, numpy: 1 that it cannot see; named: none" in text
+
+
+def test_where_the_tracer_sees_the_first_wrong_sub_block():
+    true = {"true_place": "attention of layer 0"}
+    rows = [
+        name("tracer", "exact", ["heads-modulo"], place="attention of layer 0", **true),
+        name("tracer", "unknown", [], fault="a", place="embedding", **true),
+        name("tracer", "none", [], fault="b", place="nothing", **true),
+        name("tracer", "refused", [], fault="c", place="refused", problem="mute", **true),
+        name("tracer", "none", [], fault="d", place="nothing", true_place="nothing", sees=False),
+    ]
+    text = markdown(document(names=rows), [])
+    assert "- numpy: right 1 (25.0%, 0.6% to 80.6%) of 4, wrong 1, nothing found 1, refused 1" in text
+    assert "  - `a`: embedding; it is attention of layer 0" in text
+    assert "- tracer, numpy, `c`: refused: mute" in text
+    cells = [row.split(" | ")[-1] for row in text[text.index("### By fault") :].splitlines() if "| numpy" in row]
+    assert cells == ["right |", "wrong |", "nothing |", "refused |", "- |"]
+    assert "first wrong sub-block right in 1 of 4" in terminal(document(names=rows), [])
+
+
+def test_a_selection_of_cases_has_its_worth_per_second():
+    row = "| core, quick | 2 | 0.50 | 85 of 170 (50.0%) | 170.0 | 1,000 of 14,365 (7.0%) | 2,000 |"
+    assert row in markdown(document(), [])
+
+
+def test_the_runs_that_made_it_are_listed_and_what_is_missing():
+    text = markdown(document(missing=["alarms", "kills: 3 of 9 programs"]), [])
+    assert "| kills | 4 | 1.5 | 2020-02-02T02:02+00:00 | `abc` |" in text
+    assert "Not measured: alarms; kills: 3 of 9 programs." in text
 
 
 def test_a_case_that_adds_nothing_has_its_reason():
@@ -137,6 +205,7 @@ def test_a_part_that_was_not_measured_is_left_out():
         "## By part of a program",
         "## What passes",
         "## What cannot be seen",
+        "## Runs",
     ]
 
 
@@ -161,9 +230,9 @@ def test_a_screenful():
         "seconds per kill: median 2.2, most 3.0",
         "not tried: c: cc is not there",
         "honest programs, float32: 1 of them, 100,000 tokens, 0 false alarms (at most 3.0e-05 a token, 95 %)",
-        "the dictionary, from what was printed: 1 the bug, alone",
-        "self-naming checkpoints: 1 another of the same part",
-        "the tracer of black boxes: 1 unknown",
+        "the dictionary, from what was printed: of 1 bugs that it can see: 1 the bug, alone",
+        "self-naming checkpoints: of 1 bugs that it can see: 1 another of the same part",
+        "the tracer of black boxes: of 1 bugs that it can see: 1 unknown",
         "FALLS SHORT: numpy: too few",
     ]
 

@@ -41,7 +41,8 @@ def adequacy(suites: Sequence[str], *, progress: Progress | None = None) -> dict
     """Measure every run of some suites against every killable fault.
 
     Returns:
-        `order`: rows in the order of greedy(); `idle`: why a case that adds nothing is kept; `n_faults`, `n_pairs`.
+        `sets`: what whole selections stop and tell apart, and the seconds that they take; `order`: rows in the order
+        of greedy(); `idle`: why a case that adds nothing is kept; `n_faults`, `n_pairs`.
     """
     # The catalogue is of ports of llama2.c: models of other families are not for them.
     cases = [one for one in select(suites) if one.mode == "generate" and one.model.format.startswith("llama2c")]
@@ -70,6 +71,7 @@ def adequacy(suites: Sequence[str], *, progress: Progress | None = None) -> dict
             }
         )
     return {
+        "sets": _sets(cases, found, seconds),
         "order": rows[: len(order)],
         "idle": {
             cases[at].key: f"it stops {stops[at]}, as others do; it is there for: {cases[at].why}" for at in idle
@@ -78,6 +80,32 @@ def adequacy(suites: Sequence[str], *, progress: Progress | None = None) -> dict
         "n_pairs": n * (n - 1) // 2,
         "unstopped": [fault.name for fault, is_stopped in zip(faults, stopped, strict=True) if not is_stopped],
     }
+
+
+def _sets(cases: Sequence[Case], found: Array, seconds: Sequence[float]) -> list[dict[str, Any]]:
+    """What the quick cases of a suite, all of it, and all suites together stop and tell apart."""
+    suites = dict.fromkeys(case.suite for case in cases)
+    chosen = [(f"{suite}, quick", [c.suite == suite and c.is_quick for c in cases]) for suite in suites]
+    chosen += [(suite, [c.suite == suite for c in cases]) for suite in suites]
+    chosen += [("all, quick", [c.is_quick for c in cases]), ("all", [True for _ in cases])]
+    rows = []
+    for name, picked in chosen:
+        some = found[np.array(picked)]
+        if not len(some):
+            continue
+        apart = np.zeros((found.shape[1], found.shape[1]), bool)
+        for row in some:
+            apart |= _told_apart(row)
+        rows.append(
+            {
+                "name": name,
+                "cases": len(some),
+                "seconds": round(sum(s for s, is_in in zip(seconds, picked, strict=True) if is_in), 3),
+                "kills": int((some != "").any(axis=0).sum()),
+                "pairs": int(apart.sum()) // 2,
+            }
+        )
+    return rows
 
 
 def signatures(cases: Sequence[Case], faults: Sequence[Fault], *, progress: Progress | None = None) -> Array:

@@ -52,6 +52,8 @@ class Judged:
         n_diagnoses: how often a bug was looked for.
         accused: the faults that were named.
         obstacle: why it was not run.
+        part: which of several parts of the batch; -1: all of it.
+        n_asked: generated tokens of the right answers.
     """
 
     program: str
@@ -65,6 +67,8 @@ class Judged:
     accused: tuple[str, ...] = ()
     took_s: float = 0.0
     obstacle: str = ""
+    part: int = -1
+    n_asked: int = 0
 
 
 def available(models: Sequence[str]) -> list[str]:
@@ -113,8 +117,8 @@ def _beginning(model: str, rng: random.Random) -> bytes | None:
     return text[: rng.randrange(1, max(2, min(len(text), 160)))].rstrip("\0").encode() or None
 
 
-def judged(made: Sequence[Case], batch: Batch, honest: Honest) -> Judged:
-    """Run and judge one program on a batch."""
+def judged(made: Sequence[Case], batch: Batch, honest: Honest, *, part: int = -1) -> Judged:
+    """Run and judge one program on a batch, or on a part of it."""
     start = time.perf_counter()
     verdicts = verify_group(
         made, honest.impl, files=locate(batch.model), limits=_LIMITS, threads=honest.threads, levels=("TEXT",)
@@ -122,17 +126,19 @@ def judged(made: Sequence[Case], batch: Batch, honest: Honest) -> Judged:
     took_s = time.perf_counter() - start
     obstacle = next((v.reason for v in verdicts if v.kind in (Kind.SKIPPED, Kind.BUILD_FAILED)), "")
     if obstacle:
-        return Judged(honest.name, batch, took_s=took_s, obstacle=obstacle)
+        return Judged(honest.name, batch, part=part, took_s=took_s, obstacle=obstacle)
     found = list({id(v.diagnosis): v.diagnosis for v in verdicts if v.diagnosis is not None}.values())
     return Judged(
         honest.name,
         batch,
-        len(verdicts),
-        sum(v.n_judged for v in verdicts),
-        Counter(str(v.kind) for v in verdicts),
-        sum(len(v.certificates) for v in verdicts),
-        tuple((v.case, str(v.kind), v.reason, v.reproduce) for v in verdicts if not v.kind.is_green),
-        len(found),
-        tuple(name for one in found for name in one.names),
-        took_s,
+        n_cases=len(verdicts),
+        part=part,
+        n_asked=sum(case.n_generated for case in made),
+        n_tokens=sum(v.n_judged for v in verdicts),
+        kinds=Counter(str(v.kind) for v in verdicts),
+        n_ties=sum(len(v.certificates) for v in verdicts),
+        alarms=tuple((v.case, str(v.kind), v.reason, v.reproduce) for v in verdicts if not v.kind.is_green),
+        n_diagnoses=len(found),
+        accused=tuple(name for one in found for name in one.names),
+        took_s=took_s,
     )

@@ -17,7 +17,18 @@ from harness.conformance.check import check
 from harness.conformance.levels import LEVELS
 from harness.results import Kind, Verdict
 
-__all__ = ["CONFIGURATIONS", "SUITES", "Configuration", "Outcome", "Passed", "cases_of", "embedded_suites", "fate_of"]
+__all__ = [
+    "CONFIGURATIONS",
+    "SUITES",
+    "Configuration",
+    "Outcome",
+    "Passed",
+    "cases_of",
+    "embedded_suites",
+    "fate_of",
+    "from_on",
+    "largest",
+]
 
 Passed = Callable[[Sequence[Verdict], str], bool]
 """What the gate concludes from the verdicts on a named implementation; `harness check` exits with 0 if it is true."""
@@ -77,6 +88,18 @@ class Outcome:
     obstacle: str = ""
     broken: str = ""
     verdicts: tuple[Verdict, ...] = ()
+
+
+def largest(impl: Implementation) -> tuple[Configuration, ...]:
+    """The configuration that contains all others, for what a program shows: what passes it passes them all."""
+    wanted = LEVELS if set(impl.manifest.levels) - {"TEXT"} else ("TEXT",)
+    return tuple(one for one in CONFIGURATIONS if not one.quick and set(one.levels) == set(wanted))
+
+
+def from_on(name: str) -> tuple[Configuration, ...]:
+    """That configuration and those behind it; all of them if there is none of that name."""
+    names = [one.name for one in CONFIGURATIONS]
+    return CONFIGURATIONS[names.index(name) if name in names else 0 :]
 
 
 def embedded_suites() -> tuple[str, ...]:

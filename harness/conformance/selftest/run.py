@@ -1,27 +1,28 @@
 """Everything that `harness selftest` measures, one result at a time, so that an interrupted run keeps what it has.
 
 subjects(...)  -> programs with a fault          kills(...)   -> an Outcome each
-batches(...)   -> cases made on the fly          alarms(...)  -> a Judged for each honest program
+alarms(...)    -> a Judged for each honest program and batch of cases; rounded_alarms(...): of lower precisions
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.adapters.implementation import Implementation, ProcessImplementation
-from harness.conformance.selftest.alarms import FLOAT32, INT8, Batch, Judged, available, cases, judged
+from harness.conformance.selftest.alarms import BATCH, FLOAT32, Batch, Judged, available, cases, judged
 from harness.conformance.selftest.compiled import Compiled, fault_files, patched
 from harness.conformance.selftest.honest import Honest
-from harness.conformance.selftest.kills import CONFIGURATIONS, Outcome, Passed, fate_of
+from harness.conformance.selftest.kills import CONFIGURATIONS, Outcome, Passed, fate_of, largest
 from harness.conformance.selftest.ported import PROGRAM, PortedFault
 from harness.diagnosis import CATALOGUE, Fate, Fault, by_name
 from harness.errors import InputError
 from harness.models import impls_dir
 
-__all__ = ["Subject", "alarms", "kills", "subjects"]
+__all__ = ["QUICK_ONE_IN", "Subject", "alarms", "judged_key", "kills", "rounded_alarms", "subjects"]
 
-QUICK_ONE_IN = 9  # of the faults compiled into a program, in a quick self-test
+QUICK_ONE_IN = 9  # of the faults in each program, in a quick self-test
+_QUARTERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,13 @@ class Subject:
         return f"{self.program}+{self.fault.name}"
 
 
-def subjects(programs: Sequence[str] = (), faults: Sequence[str] = (), *, quick: bool = False) -> list[Subject]:
+def subjects(programs: Sequence[str] = (), faults: Sequence[str] = (), *, turn: int | None = None) -> list[Subject]:
     """List the programs with a fault: the catalogue's in numpy, then those compiled into implementations.
 
     Args:
         programs: only these; none: all there are.
         faults: only these; none: all.
-        quick: of those that have to be built, only every ninth.
+        turn: of each program only every ninth, from this one on: nine turns have them all. None: all at once.
 
     Raises:
         InputError: there is no such program, or no such fault.
@@ -58,12 +59,15 @@ def subjects(programs: Sequence[str] = (), faults: Sequence[str] = (), *, quick:
     if strange := [name for name in programs if name not in known]:
         raise InputError(f"no faults are known for {strange[0]}", expected=", ".join(known))
     wanted = {by_name(name).name for name in faults}
-    found = [_ported(fault) for fault in CATALOGUE]
-    for one in compiled:
-        patches = one.patches[::QUICK_ONE_IN] if quick and not wanted else one.patches
-        found += [_compiled(one, patch.name) for patch in patches]
+    groups = [[_ported(fault) for fault in CATALOGUE]]
+    groups += [[_compiled(one, patch.name) for patch in one.patches] for one in compiled]
+    if turn is not None and not wanted:
+        groups = [group[turn % QUICK_ONE_IN :: QUICK_ONE_IN] for group in groups]
     return [
-        one for one in found if (not programs or one.program in programs) and (not wanted or one.fault.name in wanted)
+        one
+        for group in groups
+        for one in group
+        if (not programs or one.program in programs) and (not wanted or one.fault.name in wanted)
     ]
 
 
@@ -83,75 +87,87 @@ def kills(
     suites: Sequence[str],
     killers: Mapping[str, tuple[str, str]] | None = None,
     quick: bool = False,
-    diagnose: Collection[str] = (),
 ) -> Iterator[tuple[Subject, Outcome]]:
     """Put each to the gate.
+
+    What computes the right function is put to the largest configuration alone: what passes that passes all.
 
     Args:
         passed: concludes as the gate does.
         suites: by which it judges.
         killers: by the subject's key, the configuration that is known to stop it, and a case: it is tried first.
         quick: put those that cannot be seen to the first configuration only.
-        diagnose: keys of those whose bug the gate is to name, too.
     """
     for subject in found:
+        impl = subject.made()
         is_hidden = subject.fault.fate is not Fate.KILLABLE
+        hidden = CONFIGURATIONS[:1] if quick else largest(impl)
         outcome = fate_of(
-            subject.made(),
+            impl,
             subject.program,
             subject.fault.name,
             passed=passed,
             suites=suites,
             first=(killers or {}).get(subject.key),
-            configurations=CONFIGURATIONS[:1] if quick and is_hidden else CONFIGURATIONS,
-            diagnose=subject.key in diagnose,
+            configurations=hidden if is_hidden else CONFIGURATIONS,
         )
         yield subject, outcome
 
 
 def alarms(
     programs: Sequence[Honest],
-    *,
+    models: Sequence[str],
     tokens: int,
-    int8_tokens: int,
-    rounded: Sequence[Honest] = (),
-    undeclared: Sequence[Honest] = (),
+    *,
+    first: int = 0,
+    n_cases: int = BATCH,
+    known: Mapping[str, Judged] | None = None,
 ) -> Iterator[Judged]:
     """Put honest programs to batches of cases until each has been judged on so many tokens.
 
     Args:
-        tokens: generated tokens of float32 models, at least, for each of `programs`.
-        int8_tokens: the same of int8 models.
-        rounded: programs of a lower precision, each judged on a batch of every float32 model.
-        undeclared: the same, of which nobody is told: on that batch in quarters, for more occasions to accuse them.
+        models: of which the batches are; those that are not here are left out.
+        tokens: generated tokens, at least, for each program.
+        first: the batch to begin with, counted over all models.
+        n_cases: of each batch that are taken.
+        known: by `judged_key`, what was judged before: it is not judged again, and not given back, but counts.
     """
-    for models, wanted in ((available(FLOAT32), tokens), (available(INT8), int8_tokens)):
-        yield from _until(programs, models, wanted)
-    for model in available(FLOAT32) if rounded or undeclared else []:
-        batch = Batch(model, 0)
-        made = cases(batch)
-        for honest in rounded:
-            yield judged(made, batch, honest)
-        for honest in undeclared:
-            for quarter in range(4):
-                yield judged(made[quarter::4], batch, honest)
-
-
-def _until(programs: Sequence[Honest], models: Sequence[str], wanted: int) -> Iterator[Judged]:
-    done, number = 0, 0
+    models, known = available(models), known or {}
+    done, number = 0, first
     idle: set[str] = set()  # what cannot be run here is asked once
-    while models and done < wanted:
-        for model in models:
-            batch = Batch(model, number)
-            made = cases(batch)
-            done += sum(case.n_generated for case in made)
-            for honest in programs:
-                if honest.name in idle:
-                    continue
-                result = judged(made, batch, honest)
-                if result.obstacle:
-                    idle.add(honest.name)
-                yield result
-            if done >= wanted:
-                break
+    while models and done < tokens:
+        batch = Batch(models[number % len(models)], number // len(models))
+        keys = {one.name: judged_key(one.name, batch) for one in programs}
+        before = [known[key] for key in keys.values() if key in known]
+        todo = [one for one in programs if keys[one.name] not in known and one.name not in idle]
+        made = cases(batch, n_cases) if todo else []
+        for honest in todo:
+            result = judged(made, batch, honest)
+            if result.obstacle:
+                idle.add(honest.name)
+            yield result
+        done += sum(case.n_generated for case in made) or max((one.n_asked for one in before), default=0) or tokens
         number += 1
+
+
+def rounded_alarms(
+    rounded: Sequence[Honest], undeclared: Sequence[Honest], *, known: Mapping[str, Judged] | None = None
+) -> Iterator[Judged]:
+    """Put programs of a lower precision to a batch of every float32 model.
+
+    Args:
+        undeclared: those of which nobody is told: on that batch in quarters, for more occasions to accuse them.
+        known: as for alarms().
+    """
+    for model in available(FLOAT32):
+        batch = Batch(model, 0)
+        todo = [(one, -1) for one in rounded] + [(one, part) for one in undeclared for part in range(_QUARTERS)]
+        todo = [(one, part) for one, part in todo if judged_key(one.name, batch, part) not in (known or {})]
+        made = cases(batch) if todo else []
+        for honest, part in todo:
+            yield judged(made if part < 0 else made[part::_QUARTERS], batch, honest, part=part)
+
+
+def judged_key(program: str, batch: Batch, part: int = -1) -> str:
+    """What tells one result of alarms() or rounded_alarms() from the others."""
+    return f"{program} on {batch.model} {batch.number}" + (f" part {part}" if part >= 0 else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.conformance.selftest import run
-from harness.conformance.selftest.alarms import BATCH, Batch, available, cases, judged
+from harness.conformance.selftest.alarms import BATCH, Batch, Judged, available, cases, judged
 from harness.conformance.selftest.honest import BUILDS, Honest, build_of, programs, rounded_programs
 from harness.conformance.selftest.ported import PortedFault
 from harness.engine import LIBRARY
@@ -82,12 +82,41 @@ def test_absent_models_are_left_out(monkeypatch, tmp_path):
     assert available(["gqa", "stories15M"]) == ["gqa"]
 
 
-def test_a_program_that_cannot_be_run_is_asked_once(monkeypatch):
+@pytest.fixture
+def small(monkeypatch):
+    """Batches of one case of mha, whatever their model is said to be."""
+    monkeypatch.setattr(run, "available", lambda models: list(models[:1]))
+    monkeypatch.setattr(run, "cases", lambda batch, n=1: cases(Batch("mha", batch.number), 1))
+
+
+def test_a_program_that_cannot_be_run_is_asked_once(monkeypatch, small):
     manifest = PortedFault().manifest.model_copy(update={"needs_tool": ("no-such-tool-anywhere",)})
     absent = Honest("absent", run.ProcessImplementation(manifest))
-    monkeypatch.setattr(run, "available", lambda models: list(models[:1]))
-    monkeypatch.setattr(run, "cases", lambda batch: cases(Batch("mha", batch.number), 1))
     monkeypatch.setattr(run, "judged", lambda made, batch, honest: judged(made, Batch("mha", batch.number), honest))
-    found = list(run.alarms([absent, Honest("right", PortedFault())], tokens=200, int8_tokens=1))
-    assert [one.program for one in found if one.obstacle] == ["absent", "absent"]  # of float32 and of int8 models
+    found = list(run.alarms([absent, Honest("right", PortedFault())], ["mha"], 200))
+    assert [one.program for one in found if one.obstacle] == ["absent"]
     assert sum(one.n_tokens for one in found if one.program == "right") >= 200
+
+
+def test_what_was_judged_before_counts_and_is_not_judged_again(small):
+    right = Honest("right", PortedFault())
+    whole = list(run.alarms([right], ["mha"], 300))
+    assert len(whole) > 1
+    known = {run.judged_key(one.program, one.batch): one for one in whole[:1]}
+    rest = list(run.alarms([right], ["mha"], 300, known=known))
+    assert [one.batch for one in rest] == [one.batch for one in whole[1:]]
+    known |= {run.judged_key(one.program, one.batch): one for one in rest}
+    assert list(run.alarms([right], ["mha"], 300, known=known)) == []
+
+
+def test_batches_begin_where_they_are_told_to(monkeypatch):
+    monkeypatch.setattr(run, "available", list)
+    monkeypatch.setattr(run, "cases", lambda batch, n: [batch] * n)
+    monkeypatch.setattr(run, "judged", lambda made, batch, honest: judged_as(honest.name, batch, len(made)))
+    monkeypatch.setattr(Batch, "n_generated", 10, raising=False)
+    (one,) = run.alarms([Honest("right", PortedFault())], ["a", "b", "c"], 1, first=4, n_cases=6)
+    assert (one.batch, one.n_cases) == (Batch("b", 1), 6)
+
+
+def judged_as(program, batch, n):
+    return Judged(program, batch, n_cases=n)

@@ -9,6 +9,7 @@ import pytest
 from harness.__main__ import main
 from harness.cli import selftest as command
 from harness.conformance.selftest import kills, run
+from harness.conformance.selftest.kept import Kept
 from harness.conformance.selftest.kills import Outcome
 
 ALL = ["quick, text", "quick", "full, text", "full"]
@@ -32,7 +33,8 @@ def selftest(tmp_path, *given: str, before: dict | None = None) -> tuple[int, di
 def test_a_fault_that_is_stopped(tmp_path, capsys):
     status, found = selftest(tmp_path, "--impls", "numpy", "--fault", "heads-modulo")
     assert status == 0
-    assert (found["schema"], found["complete"], found["selected"]) == ("harness-selftest/1", True, True)
+    assert (found["schema"], found["complete"], found["whole"]) == ("harness-selftest/1", True, [])
+    assert found["missing"][0].startswith("kills: ")
     (row,) = found["kills"]
     assert (row["program"], row["fault"], row["killed_in"], row["by"]) == (
         "numpy",
@@ -82,8 +84,42 @@ def test_interrupted_it_keeps_what_it_has(tmp_path, monkeypatch, capsys):
     assert status == 130
     assert (found["complete"], len(found["kills"])) == (False, 1)
     assert "interrupted" in capsys.readouterr().out
-    (line,) = out.read_text("utf-8").splitlines()
-    assert json.loads(line)["is"] == "kill"
+    rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert [row["is"] for row in rows] == ["self-test", "kill"]
+
+
+def test_it_goes_on_with_what_it_has(tmp_path, monkeypatch, capsys):
+    given = ("--impls", "numpy", "--fault", "heads-modulo,norm-sum", "--out", str(tmp_path / "out.jsonl"))
+    _, whole = selftest(tmp_path, *given)
+    assert "part kills of numpy: 2 results in 0:" in capsys.readouterr().err
+    lines = (tmp_path / "out.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (tmp_path / "out.jsonl").write_text("".join(lines[:2]) + lines[2][:20])  # killed while it wrote
+    asked = []
+    made = kills.fate_of
+    monkeypatch.setattr(
+        run, "fate_of", lambda impl, *more, **named: asked.append(impl.name) or made(impl, *more, **named)
+    )
+    _, again = selftest(tmp_path, *given, "--resume")
+    assert asked == ["numpy+heads-modulo"]  # the second of the catalogue
+    assert [(row["fault"], row["by"]) for row in again["kills"]] == [
+        (row["fault"], row["by"]) for row in whole["kills"]
+    ]
+    assert [row["n"] for row in again["parts"]] == [1]
+    _, third = selftest(tmp_path, *given[-2:], "--resume", "--part", "none")
+    assert third["kills"] == again["kills"]
+
+
+def test_results_are_not_overwritten_or_mixed(tmp_path, capsys):
+    path = tmp_path / "out.jsonl"
+    path.write_text("x\n")
+    assert main(["selftest", "--out", str(path)]) == 2
+    assert "--resume goes on with it" in capsys.readouterr().err
+    assert main(["selftest", "--out", str(path), "--resume"]) == 2
+    assert "holds no results of a self-test" in capsys.readouterr().err
+    path.unlink()
+    Kept.begun(path, ["core"], resume=False)
+    assert main(["selftest", "--out", str(path), "--resume", "--suite", "stress"]) == 2
+    assert "is of other suites" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -94,6 +130,8 @@ def test_interrupted_it_keeps_what_it_has(tmp_path, monkeypatch, capsys):
         (["--part", "speed"], "speed is no part"),
         (["--suite", "none"], "none is no suite"),
         (["--against", "absent.json"], "cannot be read"),
+        (["--resume"], "--resume goes on with the file of --out"),
+        (["--turn", "3"], "is for --quick"),
     ],
 )
 def test_what_cannot_be_asked_for(given, what, capsys):
@@ -101,27 +139,31 @@ def test_what_cannot_be_asked_for(given, what, capsys):
     assert what in capsys.readouterr().err
 
 
-def test_a_quick_one_has_every_fault_in_numpy_and_a_sample_of_the_others():
-    whole, quick = run.subjects(), run.subjects(quick=True)
-    numpy = [one.key for one in whole if one.program == "numpy"]
-    assert [one.key for one in quick if one.program == "numpy"] == numpy
-    for program in ("c", "zig", "ts"):
-        some = [one for one in quick if one.program == program]
-        assert 0 < len(some) < sum(one.program == program for one in whole)
+def test_nine_turns_of_a_quick_one_have_every_fault_once():
+    whole = [one.key for one in run.subjects()]
+    turns = [[one.key for one in run.subjects(turn=turn)] for turn in range(9)]
+    assert sorted(key for keys in turns for key in keys) == sorted(whole)
+    for keys in turns:
+        assert {key.partition("+")[0] for key in keys} == {"numpy", "c", "zig", "ts"}
+    assert run.subjects(turn=9) == run.subjects(turn=0) or [one.key for one in run.subjects(turn=9)] == turns[0]
 
 
-def test_honest_programs_in_a_quick_one_are_few(monkeypatch, tmp_path):
-    asked = {}
+def test_honest_programs_in_a_quick_one_are_few_and_others_each_time(monkeypatch, capsys):
+    asked = []
 
-    def alarms(programs, **more):
-        asked.update(more, n=len(programs))
+    def alarms(programs, models, tokens, **more):
+        asked.append(([one.name for one in programs], tokens, more.get("first"), more.get("n_cases")))
         return iter(())
 
     monkeypatch.setattr(run, "alarms", alarms)
     monkeypatch.setattr(command.record, "recorded", lambda: None)
-    main(["selftest", "--quick", "--part", "alarms"])
-    assert (asked["n"], asked["rounded"]) == (3, [])
-    main(["selftest", "--part", "alarms", "--tokens", "500"])
-    assert asked["n"] >= 12
-    assert (asked["tokens"], asked["int8_tokens"]) == (500, 500)
-    assert len(asked["rounded"]) == 8
+    main(["selftest", "--quick", "--turn", "20", "--part", "alarms,alarms-int8"])
+    assert "sample 3 of 9: --turn 20 takes it again" in capsys.readouterr().err
+    (names, tokens, first, n), int8 = asked
+    assert (len(names), tokens, first, n, int8[3]) == (3, 1, 0, 24, 6)
+    for turn in range(21, 27):
+        main(["selftest", "--quick", "--turn", str(turn), "--part", "alarms"])
+    assert len({name for names, *_ in asked for name in names}) >= 16
+    del asked[:]
+    main(["selftest", "--part", "alarms,alarms-int8", "--tokens", "500"])
+    assert [(len(names) >= 12, tokens) for names, tokens, *_ in asked] == [(True, 500), (True, 100)]

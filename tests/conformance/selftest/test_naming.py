@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness.conformance.selftest.honest import Honest
 from harness.conformance.selftest.kills import Outcome
-from harness.conformance.selftest.naming import Route, accusations, asked, named, outcome_of, routes
+from harness.conformance.selftest.naming import Answer, Route, accusations, asked, named, outcome_of, routes
+from harness.conformance.selftest.places import place_of, said
 from harness.conformance.selftest.ported import PortedFault
 from harness.conformance.selftest.run import Subject
 from harness.diagnosis import by_name
 from harness.diagnosis.diagnosis import suspect
-from harness.results import Conclusion, Diagnosis
+from harness.results import Conclusion, Diagnosis, Kind, Verdict
 
 FAULT = by_name("heads-modulo")
 NAMES = ("norm-sum", "norm-centred", "rope-missing", "rope-on-v")
@@ -43,38 +46,56 @@ def test_the_worth_of_a_diagnosis(found, outcome):
 def test_each_route_has_its_row_and_one_that_cannot_say_anything_has_none():
     subject = Subject("numpy", FAULT, lambda: PortedFault(FAULT.name))
     ask = [
-        Route("text", lambda impl, outcome: diagnosis("heads-modulo"), lambda fault: True),
-        Route("probes", lambda impl, outcome: None, lambda fault: True),
-        Route("tracer", lambda impl, outcome: diagnosis("heads-first"), lambda fault: False),
+        Route("text", lambda impl, fault, outcome: Answer(diagnosis("heads-modulo"))),
+        Route("probes", lambda impl, fault, outcome: None),
+        Route("tracer", lambda impl, fault, outcome: Answer(None, places=(None, (3, "attention")), problem="mute")),
     ]
-    (found,) = named(subject, Outcome("numpy", FAULT.name), ask)
-    assert (found["route"], found["outcome"], found["names"], found["gap"]) == (
-        "text",
-        "exact",
-        ["heads-modulo"],
-        1.235,
-    )
-    assert found["runner_up"] == "heads-modulo"
+    text, tracer = named(subject, Outcome("numpy", FAULT.name), ask)
+    assert (text["route"], text["outcome"], text["names"], text["gap"]) == ("text", "exact", ["heads-modulo"], 1.235)
+    assert (text["runner_up"], text["component"], text["parts"]) == ("heads-modulo", "attention", ["attention"])
+    assert (tracer["outcome"], tracer["problem"], tracer["names"]) == ("refused", "mute", [])
+    assert (tracer["place"], tracer["true_place"]) == ("refused", "attention of layer 3")
 
 
 def test_an_honest_program_is_asked_about_too():
-    ask = [Route("probes", lambda impl, outcome: diagnosis(conclusion=Conclusion.NONE), lambda fault: True)]
+    ask = [Route("probes", lambda impl, fault, outcome: Answer(diagnosis(conclusion=Conclusion.NONE)))]
     (found,) = accusations(Honest("right", PortedFault()), ask)
     assert (found["program"], found["conclusion"], found["names"]) == ("right", "none", [])
 
 
-def test_routes_are_asked_about_what_they_can_see():
-    text, probes, tracer = routes()
-    assert all(one.sees(FAULT) for one in (text, probes, tracer))
-    for name, seen in {
-        "tokenizer-no-bos": (True, True, False),
-        "rng-shifts": (True, False, False),
-        "int8-truncated": (True, False, False),
-        "newline-missing": (True, False, False),
-    }.items():
-        assert tuple(one.sees(by_name(name)) for one in (text, probes, tracer)) == seen
+def test_the_text_route_needs_a_run_at_the_gate():
+    text = routes()[0]
+    assert text.asks(PortedFault(), FAULT, None) is None
+    said = diagnosis("heads-modulo")
+    verdict = Verdict("x", "numpy", "gqa", Kind.MISMATCH, diagnosis=said)
+    crashed = Verdict("x", "numpy", "gqa", Kind.CRASHED)
+    outcome = Outcome("numpy", FAULT.name, kinds=("CRASHED",), verdicts=(crashed,))
+    assert text.asks(PortedFault(), FAULT, replace(outcome, verdicts=(crashed, verdict))).diagnosis is said
+    assert text.asks(PortedFault(), FAULT, outcome).problem == "no answer of it was judged: CRASHED"
 
 
-def test_all_of_c_and_some_of_the_others_are_asked_about():
+@pytest.mark.parametrize(("fault", "sees"), [("heads-modulo", True), ("rng-shifts", False), ("int8-truncated", True)])
+def test_probes_are_of_a_container_that_shows_the_fault(fault, sees):
+    answer = routes()[1].asks(PortedFault(fault), by_name(fault), None)
+    assert answer.sees == sees
+    assert answer.diagnosis.names == ((fault,) if sees else ())
+
+
+def test_all_that_are_compiled_are_asked_about_and_by_turns_a_few():
     found = [Subject(program, by_name(name), lambda: None) for program in ("numpy", "c", "ts") for name in NAMES]
-    assert asked(found) == [*(f"c+{name}" for name in NAMES), "ts+norm-sum", "ts+rope-on-v"]
+    compiled = [one.key for one in found if one.program != "numpy"]
+    assert [one.key for one in asked(found)] == compiled
+    turns = [[one.key for one in asked(found, turn=turn, n=3)] for turn in range(8)]
+    assert {key for keys in turns for key in keys} == set(compiled)
+    assert all(len(keys) == 3 for keys in turns)
+
+
+def test_operations_belong_to_sub_blocks():
+    assert place_of("embedding", -1) == (-1, "embedding")
+    assert place_of("logits", -1) == (-1, "final norm")
+    assert [place_of(name, 2) for name in ("attn_residual", "ffn_norm")] == [(2, "attention"), (2, "feed-forward")]
+    assert [said(place) for place in (None, (-1, "embedding"), (1, "attention"))] == [
+        "nothing",
+        "embedding",
+        "attention of layer 1",
+    ]

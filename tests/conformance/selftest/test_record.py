@@ -9,8 +9,9 @@ import pytest
 
 from harness.conformance.selftest.alarms import Batch, Judged
 from harness.conformance.selftest.kills import Outcome
-from harness.conformance.selftest.record import SCHEMA, alarm_rows, kill_row, killers, read, shortfalls, survivors
+from harness.conformance.selftest.record import SCHEMA, alarm_rows, kill_row, killers, read
 from harness.conformance.selftest.run import Subject
+from harness.conformance.selftest.shortfalls import shortfalls, survivors
 from harness.diagnosis import by_name
 from harness.errors import InputError
 
@@ -23,9 +24,15 @@ def row(fault="heads-modulo", program="numpy", killed_in=ALL, **more):
     return {"program": program, "fault": fault, "killed_in": list(killed_in), "by": by, **facts, **more}
 
 
-def document(*kills, alarms=(), complete=True, selected=False):
-    rest = {"honest_names": [], "complete": complete, "selected": selected}
+def document(*kills, alarms=(), names=(), is_whole=True):
+    whole = list(dict.fromkeys(row["program"] for row in (*kills, *names))) if is_whole else []
+    rest = {"names": list(names), "honest_names": [], "whole": whole, "whole_names": whole}
     return {"kills": list(kills), "alarms": list(alarms), **rest}
+
+
+def name(outcome, *names, route="probes", fault="heads-modulo", program="c", **more):
+    facts = {"conclusion": "named" if names else outcome, "sees": True, "names": list(names), "outcome": outcome}
+    return {"route": route, "program": program, "fault": fault, **facts, **more}
 
 
 def alarm(models="float32", cases=100, wrong=0, accused=()):
@@ -38,12 +45,12 @@ def test_all_stopped_and_nobody_accused_passes():
 
 
 def test_a_fault_that_is_no_longer_stopped_where_it_was():
-    found = shortfalls(document(row(killed_in=("full",)), selected=True), document(row()))
+    found = shortfalls(document(row(killed_in=("full",)), is_whole=False), document(row()))
     assert found == ["numpy+heads-modulo: no longer stopped in quick, text; quick; full, text"]
 
 
 def test_a_fault_that_passes_everything_counts_without_a_record():
-    (found,) = shortfalls(document(row(killed_in=()), row("norm-sum"), selected=True), None)
+    (found,) = shortfalls(document(row(killed_in=()), row("norm-sum"), is_whole=False), None)
     assert found == "numpy: full stops 1 of 2, 100% are wanted; it lets pass heads-modulo"
 
 
@@ -51,8 +58,7 @@ def test_the_quick_bar_is_for_whole_runs():
     rows = [row(), row("norm-sum", killed_in=("full",))]
     (found,) = shortfalls(document(*rows), None)
     assert found.startswith("numpy: quick stops 1 of 2, 95% are wanted")
-    assert shortfalls(document(*rows, selected=True), None) == []
-    assert shortfalls(document(*rows, complete=False), None) == []
+    assert shortfalls(document(*rows, is_whole=False), None) == []
 
 
 def test_one_of_twenty_may_pass_the_quick_cases():
@@ -100,6 +106,44 @@ def test_a_route_that_accuses_an_honest_program_fails():
     said = {"program": "gcc -O3", "route": "probes", "names": ["norm-sum"]}
     found = shortfalls({**document(row()), "honest_names": [said, {**said, "names": []}]}, None)
     assert found == ["gcc -O3: probes accuses an honest program of norm-sum"]
+
+
+def test_what_was_named_is_named_again():
+    before = document(names=[name("class", "heads-modulo", "heads-first"), name("unknown", fault="norm-sum")])
+
+    def found(*rows):
+        return shortfalls(document(names=rows, is_whole=False), before)
+
+    assert found(name("exact", "heads-modulo"), name("unknown", fault="norm-sum")) == []
+    assert found(name("unknown")) == ["c+heads-modulo: probes said heads-modulo, heads-first, and now unknown"]
+    (wider,) = found(name("class", "heads-modulo", "heads-first", "norm-sum"))
+    assert wider.endswith("and now heads-modulo, heads-first, norm-sum")
+
+
+def test_probes_and_tracer_may_name_no_other_bug():
+    for row in (name("sibling", "heads-first"), name("wrong", "norm-sum"), name("wrong", "norm-sum", sees=False)):
+        (found,) = shortfalls(document(names=[row], is_whole=False), None)
+        assert found.startswith("c+heads-modulo: probes names another bug: ")
+    assert shortfalls(document(names=[name("wrong", "norm-sum", route="text")], is_whole=False), None) == []
+
+
+def test_the_bars_of_names_are_for_programs_that_were_asked_about_wholly():
+    rows = [name("exact", "heads-modulo")] * 8 + [name("class", "heads-modulo", "heads-first")] * 2
+    (found,) = shortfalls(document(names=rows), None)
+    assert found == "c: probes names 8 of 10 alone, 85% are wanted"
+    assert shortfalls(document(names=rows, is_whole=False), None) == []
+    unseen = [name("none", sees=False)] * 5
+    assert shortfalls(document(names=[*rows[:8], *rows[8:9], *unseen]), None) == []  # 8 of 9
+
+
+def test_a_place_is_found_where_it_was_found():
+    right = name(
+        "exact", "heads-modulo", route="tracer", place="attention of layer 0", true_place="attention of layer 0"
+    )
+    wrong = {**right, "place": "embedding"}
+    (found,) = shortfalls(document(names=[wrong], is_whole=False), document(names=[right]))
+    assert found == "c+heads-modulo: tracer no longer finds its place, attention of layer 0"
+    assert shortfalls(document(names=[wrong]), None) == ["c: tracer finds the place of 0 of 1, 95% are wanted"]
 
 
 def test_who_does_not_declare_a_lower_precision_may_be_called_wrong_but_not_accused():
