@@ -37,6 +37,7 @@ Book = dict[Key, tuple[Array, Array]]  # rows (n_tokens, width) float32, and whe
 MULTIPLE = 4.0
 _ULP = float(np.finfo(np.float32).eps)
 _SEEDS = (1, 2)
+_MORE_SEEDS = range(3, 17)  # where something seems wrong: in a row of few numbers, what two seeds move may cancel
 # Half a unit of the last place of what is recorded, relative: a declared precision rounds every value to it.
 _SPACING = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8, "q8": 2.0**-24}
 
@@ -113,17 +114,22 @@ def check_trace(
     run = _Run.of(config, tensors, records, ids)
     exact = run.outputs(LIBRARY, np.float64)
     floors = {key: _SPACING[precision] * _largest(values) for key, values in exact.items()}
+    is_int8 = not all(isinstance(value, np.ndarray) for value in tensors.values())
+
+    def checked(members: Iterable[tuple[Ops, npt.DTypeLike, int | None]]) -> Checked:
+        for ops, dtype, seed in members:
+            for key, values in run.outputs(ops, dtype, seed=seed).items():
+                np.maximum(floors[key], _largest(values - exact[key]), out=floors[key])
+        # int8: rounding flips at one row or another, so that one row's floor is a lottery.
+        of_all = {key: np.full_like(floor, floor.max(initial=0)) for key, floor in floors.items()}
+        return _judged(run.book, exact, of_all if is_int8 else floors)
+
     members: list[tuple[Ops, npt.DTypeLike, int | None]] = [(LIBRARY, np.float32, None), (STRICT, np.float32, None)]
     members += [(LIBRARY, np.float64, seed) for seed in _SEEDS]
     members += [(replace(LIBRARY, angles=turned_angles(unit)), np.float64, None) for unit in (-_ULP, _ULP)]
     members += [(ops, np.float32, None) for ops in declared]
-    for ops, dtype, seed in members:
-        for key, values in run.outputs(ops, dtype, seed=seed).items():
-            np.maximum(floors[key], _largest(values - exact[key]), out=floors[key])
-    if not all(isinstance(value, np.ndarray) for value in tensors.values()):
-        # int8: rounding flips at one row or another, so that one row's floor is a lottery.
-        floors = {key: np.full_like(floor, floor.max(initial=0)) for key, floor in floors.items()}
-    return _judged(run.book, exact, floors)
+    first = checked(members)
+    return checked((LIBRARY, np.float64, seed) for seed in _MORE_SEEDS) if first.wrong else first
 
 
 def explanations(

@@ -331,12 +331,12 @@ def test_an_interrupted_run_keeps_what_it_had(tmp_path, monkeypatch):
     n_asked = 0
     whole = Trier.try_recipe
 
-    def interrupted(self, recipe, subject):
+    def interrupted(self, *asked):
         nonlocal n_asked
         n_asked += 1
         if n_asked == 40:
             raise KeyboardInterrupt
-        return whole(self, recipe, subject)
+        return whole(self, *asked)
 
     monkeypatch.setattr(Trier, "try_recipe", interrupted)
     found = fuzz([faulty("attention-unscaled")], minutes=4, home=tmp_path)

@@ -1,7 +1,8 @@
 """fuzz: generated models x implementations, until the time is over; failures are shrunk, and tried first next time.
 
-Programs take turns, a round of models each, and one seed gives them the same models. A program that failed is given
-nothing but smaller models that fail in the same way; what that comes to is saved, and it has had its run.
+Programs take turns, a round of models each. One seed gives them the same models, which are drawn once for all, as is
+what the reference says of them. A program that failed is given nothing but smaller models that fail in the same way;
+what that comes to is saved, and it has had its run.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 from harness.adapters.implementation import ProcessImplementation
 from harness.conformance.claim import last_line
@@ -24,6 +26,9 @@ from harness.engine import blas_threads
 from harness.errors import BuildFailed, MissingDependency
 from harness.models import cache_dir
 from harness.results import Kind
+
+if TYPE_CHECKING:
+    from harness.conformance.fuzz.strategy import Room
 
 __all__ = ["Outcome", "Tally", "default_home", "fuzz"]
 
@@ -137,7 +142,7 @@ def fuzz(
     home = home or default_home()
     begun = clock()
     deadline = begun + 60 * minutes
-    subjects = Subjects(ROUND + 50)
+    subjects, decks = Subjects(ROUND + 50), _Decks(seed)
     is_whole = True
     with contextlib.ExitStack() as stack, blas_threads(1):
         stack.enter_context(_hypothesis_in(home))
@@ -148,6 +153,7 @@ def fuzz(
                 _Player(
                     trier,
                     subjects,
+                    decks,
                     home,
                     called=(calls or {}).get(impl.name, impl.name),
                     is_sampled=is_sampled,
@@ -167,8 +173,9 @@ def fuzz(
                 live = [player for player in players if not player.is_done]
                 if not live:
                     break
-                for player in live:
-                    player.play(Random(f"{seed}/{turn}"))
+                # Those that are given the same models one after the other, while what is known of these is kept.
+                for player in sorted(live, key=lambda one: one.room.is_int8):
+                    player.play(turn)
                     progress(player.tally, deadline - clock())
         except KeyboardInterrupt:
             is_whole = False
@@ -209,6 +216,7 @@ class _Player:
         self,
         trier: Trier,
         subjects: Subjects,
+        decks: _Decks,
         home: Path,
         *,
         called: str,
@@ -221,6 +229,7 @@ class _Player:
     ) -> None:
         self._trier = trier
         self._subjects = subjects
+        self._decks = decks
         self._home = home
         self._called = called
         self._models = models
@@ -228,7 +237,9 @@ class _Player:
         self._seconds = seconds
         self._deadline = deadline
         self._clock = clock
-        self._search = _Search(trier.impl, is_sampled=is_sampled)
+        from harness.conformance.fuzz.strategy import room_for
+
+        self.room: Room = room_for(trier.impl.manifest, is_sampled=is_sampled)
         self._seen: set[int] = set()
         self._focus: tuple[str, Kind] | None = None
         self._smallest: tuple[Recipe, Asked] | None = None
@@ -273,11 +284,15 @@ class _Player:
                 self.tally.failures.append(saved.known(directory, done[-1], self._called))
         self.tally.took_s += self._clock() - begun
 
-    def play(self, random: Random) -> None:
+    def play(self, turn: int) -> None:
         """Give it a round of new models."""
+        deck = self._decks.of(self.room, turn)
+        is_shrunk = False
         self._begun = self._clock()
         try:
-            is_shrunk = self._search.draw(self._is_wrong, random)
+            wrong = next((recipe for recipe in deck if self._is_wrong(recipe)), None)
+            if wrong is not None:
+                is_shrunk = self._decks.shrink(self.room, turn, wrong, self._fails)
         finally:
             self.tally.took_s += self._clock() - self._begun
             self._begun = None
@@ -306,12 +321,8 @@ class _Player:
         )
         self.tally.failures.append(failure)
 
-    # ---- what a search asks of each recipe
-
     def _is_wrong(self, recipe: Recipe) -> bool:
-        """Give a new model to the program; or, once it has failed, a smaller one."""
-        if self._focus is not None:
-            return self._fails(recipe)
+        """Give a new model to the program."""
         if self.is_done or hash(replace(recipe, format="")) in self._seen:
             return False
         self._seen.add(hash(replace(recipe, format="")))
@@ -323,6 +334,7 @@ class _Player:
         return self._fails(recipe)
 
     def _fails(self, recipe: Recipe) -> bool:
+        """Whether the program fails; in the same way, once it has failed."""
         subject = self._subjects.of(recipe)
         if not subject.has_margins:
             return False
@@ -360,15 +372,15 @@ def _size(recipe: Recipe) -> tuple[int, int, int]:
     return (recipe.config.n_params, recipe.config.seq_len, n_asked)
 
 
-class _Search:
-    """Hypothesis, asked for recipes that fail, and to make them small."""
+class _Decks:
+    """The recipes of each turn, drawn by Hypothesis once for all programs that can be given them."""
 
-    def __init__(self, impl: ProcessImplementation, *, is_sampled: bool) -> None:
+    def __init__(self, seed: int) -> None:
         from hypothesis import HealthCheck, Phase, settings
 
-        from harness.conformance.fuzz.strategy import recipes, room_for
-
-        self._recipes = recipes(room_for(impl.manifest, is_sampled=is_sampled))
+        self._seed = seed
+        self._turn = 0
+        self._known: dict[Room, list[Recipe]] = {}
         # Its own database does not go with a seed; failures are kept as directories, which outlive the draws.
         self._how = settings(
             phases=(Phase.generate, Phase.shrink),
@@ -378,13 +390,39 @@ class _Search:
             suppress_health_check=list(HealthCheck),
         )
 
-    def draw(self, is_wrong: Callable[[Recipe], bool], random: Random) -> bool:
-        """Try a round of new recipes; return whether a failure was shrunk to the end."""
+    def of(self, room: Room, turn: int) -> list[Recipe]:
+        if turn != self._turn:
+            self._turn, self._known = turn, {}
+        if room not in self._known:
+            drawn: list[Recipe] = []
+
+            def keep(recipe: Recipe) -> bool:
+                drawn.append(recipe)
+                return False
+
+            self._find(room, turn, keep)
+            self._known[room] = drawn
+        return self._known[room]
+
+    def shrink(self, room: Room, turn: int, wrong: Recipe, fails: Callable[[Recipe], bool]) -> bool:
+        """Draw a turn again up to a recipe that failed, and make it smaller; return whether that came to its end."""
+        is_reached = False
+
+        def is_wrong(recipe: Recipe) -> bool:
+            nonlocal is_reached
+            is_reached = is_reached or recipe == wrong
+            return is_reached and fails(recipe)
+
+        return self._find(room, turn, is_wrong)
+
+    def _find(self, room: Room, turn: int, is_wrong: Callable[[Recipe], bool]) -> bool:
         from hypothesis import find
         from hypothesis.errors import Flaky, NoSuchExample
 
+        from harness.conformance.fuzz.strategy import recipes
+
         try:
-            find(self._recipes, is_wrong, settings=self._how, random=random)
+            find(recipes(room), is_wrong, settings=self._how, random=Random(f"{self._seed}/{turn}"))
         except (NoSuchExample, Flaky):  # Flaky: the same question was answered otherwise
             return False
         return True

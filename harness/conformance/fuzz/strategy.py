@@ -45,6 +45,10 @@ class Room:
     max_seq_len: int | None = None
     is_sampled: bool = True
 
+    @property
+    def is_int8(self) -> bool:
+        return _INT8 in self.formats
+
 
 def room_for(manifest: Manifest, *, is_sampled: bool = True) -> Room:
     """The recipes that a program can be given.
