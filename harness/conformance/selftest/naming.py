@@ -32,7 +32,7 @@ from harness.diagnosis import Fate, Fault, by_name
 from harness.diagnosis.self_naming.files import ProbeFiles, cached, plan_of
 from harness.diagnosis.self_naming.outcome import faults_seen
 from harness.diagnosis.self_naming.reading import unseen
-from harness.errors import HarnessError, ImplementationError, InputError
+from harness.errors import HarnessError
 from harness.models import locate
 from harness.results import Conclusion, Diagnosis
 
@@ -91,7 +91,7 @@ def _by_probes(impl: Implementation, fault: Fault | None, outcome: Outcome | Non
     version = _version(impl, fault) if fault is not None else 0
     try:
         found = probe(impl, _probes(version or 0), limits=_LIMITS)
-    except (InputError, ImplementationError) as error:
+    except HarnessError as error:
         return Answer(None, version is not None, problem=str(error))
     return Answer(found, version is not None)
 
@@ -129,7 +129,7 @@ def _by_tracer(impl: Implementation, fault: Fault | None, outcome: Outcome | Non
     sees = real is not None if knows else fault is None or _is_forward(fault)
     try:
         found = trace_black_box(impl, locate(model), limits=_LIMITS)
-    except (InputError, ImplementationError) as error:
+    except HarnessError as error:
         return Answer(None, sees, (None, real) if knows else None, problem=str(error))
     return Answer(found.diagnosis, sees, (found.first, real) if knows else None)
 
