@@ -19,6 +19,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from harness.line_program import EMPTY, NAME, VERSION, hexed
+
 __all__ = [
     "NAME",
     "VERSION",
@@ -35,9 +37,6 @@ __all__ = [
     "same_float",
 ]
 
-NAME = "llama-lines"
-VERSION = 1
-EMPTY = b"-"
 _LEAST, _MOST = -(1 << 63), (1 << 64) - 1
 
 _ANY_LINE = re.compile(rb"[\x20-\x7e]*")
@@ -95,15 +94,6 @@ def number(value: float) -> bytes:
     (b'0', b'0.95', b'1e-08')
     """
     return b"%d" % value if value.is_integer() and abs(value) < 1e15 else repr(value).encode()
-
-
-def hexed(text: bytes) -> bytes:
-    """Write a text.
-
-    >>> hexed(b"Hi"), hexed(b"")
-    (b'4869', b'-')
-    """
-    return text.hex().encode() or EMPTY
 
 
 def parse(line: bytes) -> Reply:

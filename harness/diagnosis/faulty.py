@@ -24,13 +24,13 @@ from harness.diagnosis.fault import faulted
 from harness.diagnosis.faults import by_name
 from harness.diagnosis.port import Port, PortCrashed, Request
 from harness.errors import HarnessError, InputError
+from harness.line_program import LineProgram
 from harness.models import Model, load
 from harness.tokenizer import tokenizer_bin
 
 __all__ = ["CRASHED", "Lines", "main", "opened", "port_of", "printed"]
 
 CRASHED = 70  # exit status where a program with the fault would be ended
-_VERBS = b"info load encode decode generate logits quit"
 _OPTIONS = {"-z": "tokenizer", "-t": "temperature", "-p": "topp", "-s": "seed", "-n": "steps", "-i": "prompt"}
 
 
@@ -79,63 +79,36 @@ def printed(port: Port, words: Sequence[bytes]) -> bytes:
     return port.answer(model, request).text
 
 
-class Lines:
-    """What has been loaded, and an answer to each request about it (docs/protocol.md)."""
+class Lines(LineProgram):
+    """The line protocol. A request whose answer would end the program raises PortCrashed."""
 
     def __init__(self, name: str) -> None:
         self.name, self.port = name, port_of(name)
-        self.model: Model | None = None
+        self._model: Model | None = None
         self._before: list[int] = []  # what was fed for the last request
 
-    def answer(self, verb: bytes, words: Sequence[bytes]) -> bytes:
-        """Return what follows the number in the reply.
+    @property
+    def model(self) -> Model:
+        assert self._model is not None
+        return self._model
 
-        Raises:
-            HarnessError, ValueError, IndexError: the request cannot be done.
-            PortCrashed: the program would end.
-        """
-        if verb == b"info":
-            config = self.model.checkpoint.config if self.model else None
-            shape = (config.vocab_size, config.seq_len) if config else (0, 0)
-            return b"ok llama-lines 1 %b %d %d 1 %b" % (self.name.encode(), *shape, _VERBS)
-        if verb == b"load":
-            self.model = None
-            model = opened(self.port, *(os.fsdecode(_text(word)) for word in words))
-            self.model = model
-            return b"ok %d %d" % (model.checkpoint.config.vocab_size, model.checkpoint.config.seq_len)
-        if verb == b"quit":
-            return b"ok"
-        if verb not in _VERBS.split():
-            return b"unsupported"
-        if self.model is None:
-            return b"error no model is loaded"
-        return self._about(self.model, verb, words)
+    def load(self, checkpoint: str, tokenizer: str) -> tuple[int, int]:
+        self._model = opened(self.port, checkpoint, tokenizer)
+        config = self._model.checkpoint.config
+        return config.vocab_size, config.seq_len
 
-    def _about(self, model: Model, verb: bytes, words: Sequence[bytes]) -> bytes:
-        if verb == b"encode":
-            bos, eos = int(words[0]), int(words[1])
-            ids = self.port.encoder.encoded(model.tokenizer, _text(words[2]))
-            ids = (ids if bos else ids[1:]) + ([model.tokenizer.eos_id] if eos else [])
-            return b"ok %d %d %b" % (bos, eos, _listed(ids))
-        if verb == b"decode":
-            text = model.tokenizer.decode([int(word) for word in words])
-            return b"ok %d %b" % (len(words), _hexed(text))
-        n_before = 1 if verb == b"logits" else 4
-        ids = [int(word) for word in words[n_before:]]
-        config = model.checkpoint.config
-        if not ids or len(ids) > config.seq_len or max(ids) >= config.vocab_size:
-            raise InputError("ids that the model cannot take")
-        if verb == b"logits":
-            first = int(words[0])
-            rows = self.port.engine(model).logits(ids, first=first).astype("<f4")
-            return b"ok %d %d %d %b" % (first, *rows.shape, _hexed(rows.tobytes()))
-        asked = int(words[0]), float(words[1]), float(words[2]), int(words[3])
-        return b"ok %d %.9g %.9g %d %b" % (*asked, _listed(self._generated(model, ids, *asked)))
+    def encode(self, text: bytes, *, bos: bool, eos: bool) -> list[int]:
+        ids = self.port.encoder.encoded(self.model.tokenizer, text)
+        return (ids if bos else ids[1:]) + ([self.model.tokenizer.eos_id] if eos else [])
 
-    def _generated(
-        self, model: Model, ids: list[int], n: int, temperature: float, topp: float, seed: int
-    ) -> list[int]:
-        request = Request(b"", len(ids) - 1 + n, temperature, topp, seed)
+    def decode(self, ids: list[int]) -> bytes:
+        return self.model.tokenizer.decode(ids)
+
+    def logits(self, ids: list[int], *, first: int) -> npt.NDArray[Any]:
+        return self.port.engine(self.model).logits(ids, first=first)
+
+    def generate(self, ids: list[int], n: int, temperature: float, topp: float, seed: int) -> list[int]:
+        request, model = Request(b"", len(ids) - 1 + n, temperature, topp, seed), self.model
         left = self.port.loop.carried_over(self._before)
         session = self.port.engine(model).session(capacity=len(left) + len(ids) + n + 2)
         if left:
@@ -152,32 +125,6 @@ class Lines:
         return chosen[len(ids) - 1 :]
 
 
-def _text(word: bytes) -> bytes:
-    return b"" if word == b"-" else bytes.fromhex(word.decode())
-
-
-def _hexed(text: bytes) -> bytes:
-    return text.hex().encode() or b"-"
-
-
-def _listed(ids: Sequence[int]) -> bytes:
-    return b" ".join(b"%d" % value for value in [len(ids), *ids])
-
-
-def _serve(name: str) -> None:
-    program = Lines(name)
-    for line in sys.stdin.buffer:
-        number, verb, *words = line.rstrip(b"\n").split(b" ")
-        try:
-            reply = program.answer(verb, words)
-        except (HarnessError, ValueError, IndexError) as error:
-            reply = b"error " + str(error).encode("ascii", "backslashreplace").replace(b"\n", b" ")
-        sys.stdout.buffer.write(number + b" " + reply + b"\n")
-        sys.stdout.buffer.flush()
-        if verb == b"quit":
-            return
-
-
 @np.errstate(all="ignore")
 def main(words: Sequence[bytes]) -> int:
     """Run; return the exit status."""
@@ -187,7 +134,7 @@ def main(words: Sequence[bytes]) -> int:
     name = os.fsdecode(words[0])
     try:
         if words[1] == b"--lines":
-            _serve(name)
+            Lines(name).serve()
         else:
             sys.stdout.buffer.write(printed(port_of(name), words[1:]))
     except (PortCrashed, ValueError, IndexError) as crash:  # numpy refuses what a real program leaves its arrays for

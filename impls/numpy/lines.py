@@ -7,98 +7,55 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import run  # first: it limits BLAS to one thread before numpy is imported
 
 from harness import formats
 from harness.engine import Engine, generate
-from harness.errors import HarnessError, InputError
+from harness.line_program import LineProgram
 from harness.tokenizer import AnyTokenizer
 
-VERBS = b"info load encode decode generate logits quit"
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
-def text(word: bytes) -> bytes:
-    return b"" if word == b"-" else bytes.fromhex(word.decode())
+class Program(LineProgram):
+    """The reference engine, which the protocol asks about one model at a time."""
 
-
-def hexed(text: bytes) -> bytes:
-    return text.hex().encode() or b"-"
-
-
-def listed(ids: list[int]) -> bytes:
-    return b" ".join(b"%d" % value for value in [len(ids), *ids])
-
-
-class Program:
-    """What has been loaded, and an answer to each request about it."""
-
-    engine: Engine | None = None
+    name = "numpy"
+    threads = int(os.environ["OPENBLAS_NUM_THREADS"])
+    engine: Engine
     vocabulary: AnyTokenizer
 
-    def answer(self, verb: bytes, words: list[bytes]) -> bytes:
-        """Return what follows the number in the reply."""
-        if verb == b"info":
-            shape = (0, 0) if self.engine is None else (self.engine.config.vocab_size, self.engine.config.seq_len)
-            threads = int(os.environ["OPENBLAS_NUM_THREADS"])
-            return b"ok llama-lines 1 numpy %d %d %d %b" % (*shape, threads, VERBS)
-        if verb == b"load":
-            model, vocabulary = map(text, words)
-            self.engine = None
-            engine = run.load(model)
-            self.vocabulary = formats.read_tokenizer(os.fsdecode(vocabulary), engine.config.vocab_size)
-            self.engine = engine
-            return b"ok %d %d" % (engine.config.vocab_size, engine.config.seq_len)
-        if verb == b"quit":
-            return b"ok"
-        if verb not in VERBS.split():
-            return b"unsupported"
-        if self.engine is None:
-            return b"error no model is loaded"
-        return self.about(self.engine, verb, words)
+    def load(self, checkpoint: str, tokenizer: str) -> tuple[int, int]:
+        self.__dict__.pop("engine", None)  # two large models would not fit
+        engine = run.load(os.fsencode(checkpoint))
+        self.vocabulary = formats.read_tokenizer(tokenizer, engine.config.vocab_size)
+        self.engine = engine
+        return engine.config.vocab_size, engine.config.seq_len
 
-    def about(self, engine: Engine, verb: bytes, words: list[bytes]) -> bytes:
-        if verb == b"encode":
-            bos, eos = int(words[0]), int(words[1])
-            ids = self.vocabulary.encode(text(words[2]), bos=bool(bos), eos=bool(eos))
-            return b"ok %d %d %b" % (bos, eos, listed(ids))
-        if verb == b"decode":
-            return b"ok %d %b" % (len(words), hexed(self.vocabulary.decode(list(map(int, words)))))
-        n_before = 1 if verb == b"logits" else 4
-        ids = list(map(int, words[n_before:]))
-        config = engine.config
-        if not ids or len(ids) > config.seq_len or max(ids) >= config.vocab_size:
-            raise InputError("ids that the model cannot take")
-        if verb == b"logits":
-            first = int(words[0])
-            rows = engine.logits(ids, first=first).astype("<f4")
-            return b"ok %d %d %d %b" % (first, *rows.shape, hexed(rows.tobytes()))
-        n, temperature, topp, seed = int(words[0]), float(words[1]), float(words[2]), int(words[3])
-        steps = min(len(ids) - 1 + n, config.seq_len)
+    def encode(self, text: bytes, *, bos: bool, eos: bool) -> list[int]:
+        return self.vocabulary.encode(text, bos=bos, eos=eos)
+
+    def decode(self, ids: list[int]) -> bytes:
+        return self.vocabulary.decode(ids)
+
+    def logits(self, ids: list[int], *, first: int) -> npt.NDArray[Any]:
+        return self.engine.logits(ids, first=first)
+
+    def generate(self, ids: list[int], n: int, temperature: float, topp: float, seed: int) -> list[int]:
+        steps = min(len(ids) - 1 + n, self.engine.config.seq_len)
         found: list[int] = []
         options = {"steps": steps, "temperature": temperature, "topp": topp, "seed": seed, "stop": frozenset()}
-        for token in islice(generate(engine, ids, **options), len(ids) - 1, steps if n else 0):
+        for token in islice(generate(self.engine, ids, **options), len(ids) - 1, steps if n else 0):
             found.append(token)
             if token in self.vocabulary.stop_ids:
                 break
-        return b"ok %d %.9g %.9g %d %b" % (n, temperature, topp, seed, listed(found))
-
-
-def main() -> None:
-    program = Program()
-    for line in sys.stdin.buffer:
-        number, verb, *words = line.rstrip(b"\n").split(b" ")
-        try:
-            reply = program.answer(verb, words)
-        except (HarnessError, ValueError, IndexError) as error:
-            reply = b"error " + str(error).encode("ascii", "backslashreplace").replace(b"\n", b" ")
-        run.put(number + b" " + reply + b"\n")
-        if verb == b"quit":
-            break
+        return found
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    main()
+    Program().serve()
