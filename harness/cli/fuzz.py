@@ -15,8 +15,9 @@ from harness.adapters.implementation import ProcessImplementation, resolve
 from harness.cli.options import words
 from harness.cli.output import check_targets, emit, is_stdout, tell
 from harness.conformance.fuzz import saved
-from harness.conformance.fuzz.run import EVERY, Outcome, Tally, fuzz
+from harness.conformance.fuzz.run import EVERY, Outcome, Tally
 from harness.conformance.fuzz.saved import Failure
+from harness.conformance.fuzz.side_by_side import fuzz_side_by_side
 from harness.conformance.fuzz.trial import LEVELS, Trier
 from harness.engine import blas_threads
 from harness.errors import InputError
@@ -65,6 +66,9 @@ def command(
         ),
     ] = None,
     again: Annotated[Path | None, typer.Option("--again", help="Only judge a saved failure once more.")] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, help="Processes, among which the programs are dealt out.")
+    ] = 1,
     timeout_s: Annotated[float, typer.Option("--timeout-s", min=0.1, help="Seconds for each request.")] = 10.0,
     json: Annotated[Path | None, typer.Option("--json", help="Write a JSON document; - is stdout.")] = None,
 ) -> int:
@@ -82,8 +86,9 @@ def command(
     if again is not None:
         return _again(programs, again, chosen, timeout_s)
     story = _Story()
-    outcome = fuzz(
+    outcome = fuzz_side_by_side(
         programs,
+        jobs=jobs,
         minutes=minutes,
         minutes_each=minutes_each,
         models=models,

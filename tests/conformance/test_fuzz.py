@@ -30,6 +30,7 @@ from harness.conformance.fuzz.recipe import (
     vocabulary,
 )
 from harness.conformance.fuzz.run import fuzz
+from harness.conformance.fuzz.side_by_side import fuzz_side_by_side
 from harness.conformance.fuzz.strategy import Room, recipes, room_for
 from harness.conformance.fuzz.trial import Subject, Subjects, Trier, write
 from harness.conformance.selftest.compiled import patched, read
@@ -360,6 +361,38 @@ def test_a_program_has_its_own_minutes_and_the_others_go_on(tmp_path):
     found = fuzz(impls, minutes=10, minutes_each=0.5, models=40, home=tmp_path, clock=lambda: float(next(ticks)))
     assert all(0 < tally.n_models < 30 for tally in found.tallies)  # a tick of the clock, or more, for each
     assert found.took_s < 600
+
+
+def test_two_processes_come_to_what_one_does(tmp_path):
+    right, wrong, int8 = (
+        ProcessImplementation(impl.manifest.model_copy(update={"name": name}))
+        for name, impl in (
+            ("right", faulty("")),
+            ("wrong", faulty("attention-unscaled")),
+            ("int8", faulty("", formats=FORMATS[2:], precision="q8")),
+        )
+    )
+    told: list[str] = []
+    how = {"minutes": 4, "models": 20, "calls": {"wrong": "./wrong"}}
+    alone = fuzz([right, wrong, int8], home=tmp_path / "1", **how)
+    both = fuzz_side_by_side(
+        [right, wrong, int8], jobs=2, home=tmp_path / "2", progress=lambda tally, _: told.append(tally.impl), **how
+    )
+    assert [tally.impl for tally in both.tallies] == ["right", "wrong", "int8"]
+    assert [(t.kinds, t.n_models, t.n_judged) for t in both.tallies] == [
+        (t.kinds, t.n_models, t.n_judged) for t in alone.tallies
+    ]
+    assert set(told) == {"right", "wrong", "int8"}
+    assert both.is_whole
+    (failure,) = both.failures
+    assert failure.directory.name == alone.failures[0].directory.name
+    assert failure.again.startswith("harness fuzz ./wrong --again ")
+
+
+def test_what_is_wrong_with_a_program_is_said_by_any_process(tmp_path):
+    narrow = ProcessImplementation(faulty("").manifest.model_copy(update={"name": "n", "needs": Needs(vocab_size=3)}))
+    with pytest.raises(InputError, match="a vocabulary that generated models cannot have"):
+        fuzz_side_by_side([faulty(""), narrow], jobs=2, minutes=1, models=1, home=tmp_path)
 
 
 def test_a_program_that_cannot_be_built_is_not_run(tmp_path):
