@@ -38,6 +38,8 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "RAYON_NUM_THREADS",
 )
+# A container of gigabytes is written, read back and compared.
+_PREPARING = Limits(time_s=1800.0)
 
 
 class Implementation(Protocol):
@@ -135,7 +137,7 @@ class ProcessImplementation:
             }
             with _work_directory() as work:
                 command = expand(self.manifest.prepare, {**values, "work": os.fsencode(work)})
-                seen = process.run(_found(command), cwd=work)
+                seen = process.run(_found(command), cwd=work, limits=_PREPARING)
             if not made.exists():
                 raise seen.failure or BuildFailed(
                     f"preparing {model.name} made nothing at its {{out}}",

@@ -16,6 +16,8 @@ Llama 3.1's scaling is a tensor, rope_freqs.weight (rotary_dim / 2), by which fr
 cannot be read off it in general, so we write them beside it (rope.scaling.llama3.*), and try the published ones on
 files that lack them; a tensor that neither explains is refused.
 
+int8 codes in groups of whole blocks of Q8_0 stay as they are; their scales become float16.
+
 Numbers of the configuration are float32 there; the shortest decimal that means the same float32 is read.
 """
 
@@ -47,6 +49,7 @@ from harness.formats.gguf_types import Encoding
 from harness.formats.rotary import to_adjacent, to_halves
 from harness.formats.stored import dtype_to_store, floats
 from harness.model_config import ModelConfig
+from harness.quant import QuantTensor
 
 __all__ = ["FORMAT", "read", "write"]
 
@@ -56,6 +59,8 @@ _ENCODINGS = {
 # llama.cpp's numbers for what most tensors of a file are.
 _FILE_TYPES = {"float32": 0, "float16": 1, "q4_0": 2, "q8_0": 7, "bfloat16": 32}
 _DTYPES = tuple(_ENCODINGS)
+# Values of int8 that are packed at a time: bounds the temporaries to some megabytes, whatever the tensor's size.
+_BLOCK_VALUES = 1 << 20
 
 _NAMES = {
     "tok_embedding": "token_embd",
@@ -192,15 +197,20 @@ def write(checkpoint: Checkpoint, path: Path, options: WriteOptions) -> None:
             assert scaling is not None
             yield rope_factors(config, scaling)
             return
-        name = names[stored]
-        values = floats(tensors[name])
-        if architecture.has_halves and name.rpartition(".")[2] in _ROTATED:
-            values = to_halves(values, config.head_dim, config.rotary_dim)
-        for piece in numbers.blocks(values):
-            try:
-                yield gguf_types.encode(piece, encodings[stored])
-            except ValueError as error:
-                raise CheckpointError(f"tensor {name} cannot be stored: {error}", path=checkpoint.path) from error
+        name, encoding = names[stored], encodings[stored]
+        tensor = tensors[name]
+        is_turned = architecture.has_halves and name.rpartition(".")[2] in _ROTATED
+        try:
+            if isinstance(tensor, QuantTensor) and _keeps_codes(tensor, encoding) and not is_turned:
+                yield from _packed(tensor)
+                return
+            values = floats(tensor)
+            if is_turned:
+                values = to_halves(values, config.head_dim, config.rotary_dim)
+            for piece in numbers.blocks(values):
+                yield gguf_types.encode(piece, encoding)
+        except ValueError as error:
+            raise CheckpointError(f"tensor {name} cannot be stored: {error}", path=checkpoint.path) from error
 
     kinds = [encoding.word for _, shape, encoding in entries if len(shape) == 2]
     metadata: dict[str, gguf_file.Value] = {
@@ -224,6 +234,18 @@ def _encoding(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], options
         return gguf_types.F32
     chosen = _ENCODINGS[dtype_to_store(checkpoint, name, options, _DTYPES)]
     return gguf_types.F16 if shape[-1] % chosen.block else chosen
+
+
+def _keeps_codes(tensor: QuantTensor, encoding: Encoding) -> bool:
+    """Whether int8 groups are whole blocks of Q8_0, so that codes stay and only scales are rounded."""
+    return encoding is gguf_types.Q8_0 and tensor.group_size % encoding.block == 0
+
+
+def _packed(tensor: QuantTensor) -> Iterator[NDArray[Any]]:
+    codes = tensor.codes.reshape(-1, tensor.group_size)
+    step = max(1, _BLOCK_VALUES // tensor.group_size)
+    for start in range(0, len(codes), step):
+        yield gguf_types.pack_q8_0(codes[start : start + step], tensor.scales[start : start + step])
 
 
 def _refuses(config: ModelConfig) -> str | None:

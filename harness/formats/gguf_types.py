@@ -24,6 +24,7 @@ Nibbles of Q4_K and Q5_K lie in quarters of 64: byte i of 32 holds values i and 
 Rounding of what is written. F16 and BF16: as `numbers.narrow`. Q8_0: d = max |x| / 127, q = x / d with halves away
 from zero. Q4_0: d = the value of largest magnitude, with its sign, over -8; q = x / d + 8.5 cut off, at most 15, so
 that a value of the other sign may be off by a whole d. d is used in float32 and stored in float16. See `error_bound`.
+Values that are int8 codes already, with a scale for whole blocks, keep their codes: `pack_q8_0`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,19 @@ from numpy.typing import NDArray
 
 from harness.formats import numbers
 
-__all__ = ["BF16", "BY_CODE", "F16", "F32", "Q4_0", "Q8_0", "Encoding", "dequantize", "encode", "error_bound"]
+__all__ = [
+    "BF16",
+    "BY_CODE",
+    "F16",
+    "F32",
+    "Q4_0",
+    "Q8_0",
+    "Encoding",
+    "dequantize",
+    "encode",
+    "error_bound",
+    "pack_q8_0",
+]
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -252,6 +265,21 @@ def encode(values: NDArray[Any], encoding: Encoding) -> Bytes:
         raise ValueError("only finite weights can be quantised")
     with np.errstate(over="ignore", invalid="ignore"):  # the inverse of a subnormal scale may be infinite
         return (_to_q8_0 if encoding is Q8_0 else _to_q4_0)(blocks)
+
+
+def pack_q8_0(codes: NDArray[np.int8], scales: Floats) -> Bytes:
+    """Return Q8_0's bytes of codes that are there already: nothing is rounded but the scales, to float16.
+
+    Args:
+        codes: (n_groups, group_size), a multiple of 32 values to a group.
+        scales: (n_groups,)
+
+    Raises:
+        ValueError: a scale is beyond float16's range.
+    """
+    with np.errstate(over="ignore"):
+        stored = _stored_scale(np.repeat(scales, codes.shape[1] // Q8_0.block)[:, None])
+    return np.concatenate([stored, codes.reshape(-1, Q8_0.block).view(np.uint8)], axis=1).reshape(-1)
 
 
 def _stored_scale(d: Floats) -> Bytes:

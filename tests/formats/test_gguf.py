@@ -18,6 +18,7 @@ from harness.errors import CheckpointError
 from harness.formats import gguf, gguf_file, gguf_forward, gguf_types
 from harness.formats.format import WriteOptions
 from harness.model_config import PHI_2, Block, ModelConfig, RopeScaling
+from harness.quant import QuantTensor, quantize_weights
 from tests.derived_models import published
 from tests.strategies import checkpoints
 
@@ -122,6 +123,34 @@ def test_a_narrow_file_is_written_again_as_it_is(tmp_path, dtype):
     again = tmp_path / "again.gguf"
     gguf.write(gguf.read(path), again, WriteOptions())
     assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("group_size", [32, 64, 96])
+def test_int8_codes_in_groups_of_whole_blocks_stay_and_their_scales_become_float16(tmp_path, group_size):
+    config = ModelConfig(192, 384, 1, 4, 2, 33, 16)  # groups of 96 and 64 cross no row
+    made = random_checkpoint(config)
+    codes = {
+        name: quantize_weights(tensor, group_size) if tensor.ndim == 2 else tensor
+        for name, tensor in made.tensors.items()
+    }
+    gguf.write(Checkpoint(config, codes), tmp_path / "m.gguf", WriteOptions(dtype="q8_0"))
+    file = gguf_file.read(tmp_path / "m.gguf")
+    expected = codes["layers.0.w_down"]
+    blocks = file.raw("blk.0.ffn_down.weight").reshape(-1, 34)
+    assert np.array_equal(blocks[:, 2:].view(np.int8).reshape(expected.shape), expected.codes)
+    scales = np.repeat(expected.scales.astype("<f2"), group_size // 32)
+    assert np.array_equal(np.ascontiguousarray(blocks[:, :2]).view("<f2").ravel(), scales)
+    for name, tensor in gguf.read(tmp_path / "m.gguf").tensors.items():
+        before = codes[name].dequantize() if isinstance(codes[name], QuantTensor) else codes[name]
+        assert (np.abs(tensor - before) <= np.abs(before) * 2.0**-11).all(), name
+
+
+def test_an_int8_scale_beyond_float16_is_refused_by_the_tensors_name(tmp_path):
+    made = random_checkpoint(ModelConfig(32, 32, 1, 1, 1, 9, 16))
+    made.tensors["layers.0.wo"] = quantize_weights(made.tensors["layers.0.wo"] * np.float32(1e8), 32)
+    with pytest.raises(CheckpointError, match=r"layers\.0\.wo cannot be stored: a scale .* beyond float16"):
+        gguf.write(made, tmp_path / "m.gguf", WriteOptions(dtype="q8_0"))
+    assert not (tmp_path / "m.gguf").exists()
 
 
 def test_phi2_with_q_k_and_v_in_one_tensor_is_read(tmp_path):

@@ -23,6 +23,8 @@ VARIABLES = {
     "llama2c-q8": "LLAMA2C_RUNQ",
     "llama2-zig": "LLAMA2_GENERATOR",
     "llama2-zig-v0": "LLAMA2_ZIG",
+    "llama-cpp": "LLAMA_CPP_PYTHON",
+    "llama-cpp-q8": "LLAMA_CPP_PYTHON",
 }
 MANIFESTS = {manifest.name: manifest for manifest in discover(IMPLS)}
 
@@ -43,7 +45,7 @@ def ours():
 
 @pytest.fixture
 def programs(ours, tmp_path, monkeypatch):
-    """Set the variables as a machine would that has all four."""
+    """Set the variables as a machine would that has llama2.c's and llama2.zig's."""
     for name in ("LLAMA2C_RUN", "LLAMA2C_RUNQ"):
         monkeypatch.setenv(name, str(ours))
     for name, what in (("LLAMA2_GENERATOR", "generator"), ("LLAMA2_ZIG", "llama2")):
