@@ -99,7 +99,13 @@ MUST_NOT_IMPORT = {
 OWNERS = {
     "subprocess": {"harness.adapters.spawners", "harness.adapters.toolchain"},
     "typer": {"harness.cli"},
-    "rich": {"harness.cli", "harness.report.terminal", "harness.report.traces", "harness.report.black_box"},
+    "rich": {
+        "harness.cli",
+        "harness.report.console",
+        "harness.report.terminal",
+        "harness.report.traces",
+        "harness.report.black_box",
+    },
     "pandas": {"harness.report.summary", "harness.bench.history"},
     "jinja2": {"harness.report"},
     "altair": {"harness.report.plots"},

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.report import tables
+from harness.report.console import console_into_text
 from harness.report.speeds import Speeds
 from harness.report.summary import (
     Summary,
@@ -46,7 +47,7 @@ def render(summary: Summary, *, width: int = 100, color: bool = False) -> str:
         width: columns available.
         color: use ANSI colours.
     """
-    console, stream = _console(width, color)
+    console, stream = console_into_text(width, color)
     if summary.rows:
         table = _table(summary)
         fits = console.measure(table, options=console.options.update(max_width=1000)).maximum <= console.width
@@ -77,7 +78,7 @@ def render_speeds(speeds: Speeds, *, width: int = 118, color: bool = False) -> s
     Args:
         width, color: as for `render`.
     """
-    console, stream = _console(width, color)
+    console, stream = console_into_text(width, color)
     for section in speeds.sections:
         console.print(_speed_table(tables.speeds(section), "Tokens per second, one at a time"))
         if len({row.key.threads for row in section.rows}) > 1:
@@ -106,21 +107,6 @@ _MEASURED = (
     " multiplies with a vector, at the model's size with these threads, measured by {probe}. Paired: its speed over"
     " that of another program, by rounds."
 )
-
-
-def _console(width: int, color: bool) -> tuple[Console, io.StringIO]:
-    stream = io.StringIO()
-    console = Console(
-        file=stream,
-        width=max(width, 20),
-        force_terminal=color,
-        color_system="standard" if color else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
-    return console, stream
 
 
 def _written(stream: io.StringIO) -> str:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import math
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness.benchfile import finite
 from harness.report import html
+from harness.report.console import console_into_text
 from harness.report.summary import visible
 from harness.report.tables import Cell, Column, Table
 from harness.results import Trace, WrongOperation
@@ -57,10 +56,7 @@ class _Heat:
 
 def text(trace: Trace, *, width: int = 100, color: bool = False) -> str:
     """Render for a terminal of so many columns, with ANSI colours or without."""
-    stream = io.StringIO()
-    console = Console(
-        file=stream, width=width, force_terminal=color, no_color=not color, highlight=False, color_system="auto"
-    )
+    console, stream = console_into_text(width, color)
     console.print(Text(_basis(trace), "dim" if color else ""))
     heat = _heat(trace)
     table = RichTable(box=None, padding=(0, 0), pad_edge=False, show_header=True)
