@@ -19,6 +19,7 @@ from harness.formats import gguf, huggingface, llama2c, llama2c_pt, lmw, meta, n
 from harness.formats.files import TOKENIZER_FILES, tokenizer_file_in
 from harness.formats.format import Format, WriteOptions
 from harness.tokenizer import AnyTokenizer, ByteLevelTokenizer, read_any
+from harness.tokenizer.any_format import of_a_model
 
 __all__ = [
     "FORMATS",
@@ -140,14 +141,7 @@ def read_tokenizer(path: str | os.PathLike[str], vocab_size: int | None = None) 
     found = form.read_tokenizer(path)
     if found is None:
         raise InputError(f"no tokenizer is in this {form.name} file", path=path, hint="name another with -z")
-    if vocab_size is not None and found.vocab_size > vocab_size:
-        raise CheckpointError(
-            "the tokenizer is of another vocabulary",
-            path=path,
-            expected=f"at most {vocab_size:,} pieces",
-            actual=f"{found.vocab_size:,}",
-        )
-    return found
+    return of_a_model(found, vocab_size, path)
 
 
 def format_named(name: str) -> Format:

@@ -18,7 +18,7 @@ from harness.tokenizer import files, hf_json, hf_json_write, sentencepiece_model
 from harness.tokenizer.byte_level import ByteLevelTokenizer
 from harness.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["read_any", "write_any"]
+__all__ = ["of_a_model", "read_any", "write_any"]
 
 _HEAD_BYTES = 512
 
@@ -44,6 +44,17 @@ def read_any(path: str | os.PathLike[str], vocab_size: int | None = None) -> Tok
         found = sentencepiece_model.read(path)
     else:
         return tokenizer_bin.read(path, vocab_size)
+    return of_a_model(found, vocab_size, path)
+
+
+def of_a_model(
+    found: Tokenizer | ByteLevelTokenizer, vocab_size: int | None, path: Path
+) -> Tokenizer | ByteLevelTokenizer:
+    """Return what was read from `path`, if a model of so many ids can have it; None: any model.
+
+    Raises:
+        TokenizerError: it has more pieces.
+    """
     if vocab_size is not None and found.vocab_size > vocab_size:
         raise TokenizerError(
             "the tokenizer is of another vocabulary",

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from harness import checkpoint, tokenizer
+from harness import checkpoint, formats, tokenizer
 from harness.checkpoint import Checkpoint, expected_shapes
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, TokenizerError
 from harness.formats import lmw, lmw_file
 from harness.formats.format import WriteOptions
 from harness.formats.lmw_file import Params, Record
@@ -147,6 +147,14 @@ def test_the_tokenizer_comes_back_out(tmp_path):
     assert read.pieces == ours.pieces
     np.testing.assert_array_equal(read.scores, ours.scores)
     assert lmw.read_tokenizer(write("C", stories, tmp_path / "none.lmw")) is None
+
+
+def test_the_tokenizer_of_a_larger_vocabulary_is_refused(tmp_path):
+    ours = tokenizer.read(published("tok512.bin"))
+    path = write("C", checkpoint.read(published("stories260K.bin")), tmp_path / "c.lmw", tokenizer=ours)
+    assert formats.read_tokenizer(path, 512).vocab_size == 512
+    with pytest.raises(TokenizerError, match="another vocabulary: expected at most 511 pieces, got 512"):
+        formats.read_tokenizer(path, 511)
 
 
 def test_ranks_come_back_out_too(tmp_path):
