@@ -190,6 +190,8 @@ def check_own_logits(
 @contextmanager
 def _unnamed(path: Path, chosen: Format) -> Iterator[Path]:
     """Yield a path beside `path` that becomes `path` if the block succeeds, and vanishes if not."""
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a device would be replaced by a file
+        raise CheckpointError("is there already, and is no file", path=path, hint="name another")
     if chosen.is_directory and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise CheckpointError("is there already, and is no empty directory", path=path, hint="name another")
     temporary = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}-{path.name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -169,6 +170,35 @@ def test_a_tokenizer_of_another_vocabulary_is_one_line(tmp_path: Path, one_line:
     assert "512" in one_line("convert", str(GQA), str(tmp_path / "out"), "-z", other, "--quiet")
     assert "512" in one_line("inspect", str(GQA), "-z", other)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path, one_line: Callable[..., str]) -> None:
+    pipe = tmp_path / "pipe.npz"
+    os.mkfifo(pipe)
+    assert "is no file; name another" in one_line("convert", str(GQA), str(pipe), "--quiet")
+    assert pipe.is_fifo()
+    (tmp_path / "mine").write_text("mine")
+    assert "mine: is there already, and is no directory" in one_line("probe", "make", str(tmp_path / "mine"))
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["trace", "zig", "--model", "gqa-q8"],
+        ["trace", "numpy", "--model", "llama4"],
+        ["probe", "make"],
+        ["probe", "numpy", "--models", "llama4"],
+        ["shrink", "numpy", "--case", "no-such-case"],
+        ["selftest", "--against", "absent.json"],
+        ["check", "numpy", "--suite", "no-such-suite"],
+        ["check", "numpy", "--json", "nowhere/x.json"],
+        ["smoke", "no-such-program"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_request_of_a_program_is_one_line(words: list[str], one_line: Callable[..., str]) -> None:
+    assert "harness: " in one_line(*words)
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,8 @@ def make(
     Raises:
         InputError: as `made` does, or the directory cannot be written.
     """
+    if directory.exists() and not directory.is_dir():
+        raise InputError("is there already, and is no directory", path=directory, hint="name another")
     sets: dict[int, list[Probe]] = {}
     for version in (0, 1, 2):
         plan = _plan_in(models, version)
