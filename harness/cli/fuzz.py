@@ -81,6 +81,8 @@ def command(
     chosen = words(level) or []
     if strange := sorted(set(chosen) - set(LEVELS)):
         raise InputError(f"no level {strange[0]}", where="--level", expected=", ".join(LEVELS))
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError("is no directory", path=out, where="--out", hint="name another")
     meant = {spec: resolve(spec, impls_dir(), progress=tell) for spec in impls}
     programs = list({impl.name: impl for found in meant.values() for impl in found}.values())
     if again is not None:
