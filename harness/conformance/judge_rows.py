@@ -69,7 +69,7 @@ def judge_rows(
         else:
             reason = f"asked by the line protocol, at level {level}, which it does not speak"
             if level == "TOKENS":
-                reason += "; `harness tokenizer` checks programs that only print text in part"
+                reason += "; what only prints a text is judged by prompts, where there are texts"
             found[case.key] = plain_verdict(case, impl.name, Kind.UNSUPPORTED, reason)
     if not todo:
         return found

@@ -18,8 +18,8 @@ from typing import Protocol
 
 from harness.adapters.implementation import ProcessImplementation
 from harness.adapters.process import Limits
+from harness.conformance.prompted import GENERATED, can_be_prompt
 from harness.conformance.record import PlannedCase, answer
-from harness.conformance.rows import is_text
 from harness.conformance.tokenizer_causes import REFUSED, decode_cause, encode_causes, shown
 from harness.conformance.tokenizer_sides import File, Side
 from harness.conformance.verify import files_for, reference_of, verify_group
@@ -42,8 +42,6 @@ _KEPT = 60  # wrong texts of each kind, and right ones, that are kept to find th
 _MOST_DECODED = 400  # wrong texts of decoding that are kept
 _SHOWN = 5
 _MOST_LOOKED_AT = 6000  # hard texts, of which some become prompts of a program that only prints
-_PROMPT_BYTES = 120
-_GENERATED = 36  # tokens after each of them: enough to be judged
 _LENGTHS = (2_000, 4_000, 8_000, 16_000)
 _SLOW_S = 0.1
 _ONCE_S = 1.0  # a text that takes as long is timed once
@@ -185,7 +183,7 @@ def check_by_text(
     tokenizer = reference_of(files).model.tokenizer
     by_kind: dict[str, list[bytes]] = {}
     for kind, text in itertools.islice(hard_texts(tokenizer), _MOST_LOOKED_AT):
-        if 0 < len(text) <= _PROMPT_BYTES and not text.startswith(b"-") and is_text(text):
+        if can_be_prompt(text):
             by_kind.setdefault(kind, []).append(text)
     chosen: dict[bytes, str] = {}
     for n in range(n_texts):
@@ -195,7 +193,7 @@ def check_by_text(
     cases = []
     for n, (text, kind) in enumerate(chosen.items()):
         try:
-            steps = len(tokenizer.encode(text)) - 1 + _GENERATED
+            steps = len(tokenizer.encode(text)) - 1 + GENERATED
         except TokenizerError:
             continue
         name = f"{kind.replace(' ', '-')}-{n}"

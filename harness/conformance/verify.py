@@ -25,9 +25,10 @@ from harness.conformance.claim import Claim, last_line, plain_verdict
 from harness.conformance.draws import FairDraws
 from harness.conformance.judge import Judge
 from harness.conformance.judge_ids import IdClaim, IdJudge
-from harness.conformance.judge_rows import judge_rows
+from harness.conformance.judge_rows import confirm, judge_rows
 from harness.conformance.levels import LEVELS, ask, merged
 from harness.conformance.naming import name_the_bug
+from harness.conformance.prompted import NO_PROMPTS, runs_of, verdict_of
 from harness.conformance.reference import Reference
 from harness.conformance.relations.judge import judge_relations
 from harness.diagnosis import CATALOGUE, Fault
@@ -121,6 +122,8 @@ def verify_group(
     claimed = [level for level in LEVELS if level in impl.manifest.levels and level in levels]
     runs = [case for case in cases if case.is_run]
     whole = _by_question(cases, impl, reference, files, given, limits, threads, claimed)
+    if claimed == ["TEXT"] and "TOKENS" not in impl.manifest.levels:
+        whole |= _by_prompts(cases, impl, reference, given, limits, threads, observe)
     by_level: dict[str, dict[str, Verdict]] = {}
     if "TEXT" in claimed and runs:
         early = on_settled if claimed == ["TEXT"] else None
@@ -266,6 +269,31 @@ def _by_question(
         except _CANNOT_RUN as error:
             verdicts |= {case.key: _cannot_run(case, impl, error) for case in judged}
     return verdicts
+
+
+def _by_prompts(
+    cases: Sequence[Case],
+    impl: Implementation,
+    reference: Reference,
+    given: ModelFiles,
+    limits: Limits | None,
+    threads: int,
+    observe: Observe,
+) -> dict[str, Verdict]:
+    """Judge the texts of a program that only prints in part, by runs of which they are the prompts."""
+    with blas_threads(1):
+        texts = [case for case in cases if case.texts]
+        for case in texts:
+            confirm(reference, case)
+        runs = {case.key: runs_of(case, reference) for case in texts}
+    together = [run for some in runs.values() for run in some]
+    found = _by_text(together, impl, reference, given, limits, threads, observe, None, None, ())
+    return {
+        case.key: verdict_of(case, impl.name, [found[run.key] for run in runs[case.key]])
+        if runs[case.key]
+        else plain_verdict(case, impl.name, Kind.UNSUPPORTED, NO_PROMPTS)
+        for case in texts
+    }
 
 
 # ---- what can be asked of a program ------------------------------------------------------------------------------

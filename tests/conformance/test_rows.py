@@ -12,17 +12,19 @@ from harness.adapters.implementation import resolve
 from harness.adapters.process import Limits
 from harness.conformance.case import ModelRef, Provenance, by_ids, read_case, render, select, write_case
 from harness.conformance.judge_rows import confirm
+from harness.conformance.prompted import NO_PROMPTS, PARTIAL, can_be_prompt
 from harness.conformance.reference import Reference
 from harness.conformance.rows import Encoding
 from harness.conformance.verify import reference_of, verify_group
 from harness.engine import Engine
-from harness.errors import CaseError
+from harness.errors import CaseError, Crashed
 from harness.judging.fingerprint import Fingerprint, fingerprint
 from harness.models import impls_dir, locate
 from harness.models import load as load_model
 from harness.results import Kind
+from harness.tokenizer.bpe import KNOWN_WRONG
+from tests.conformance.fakes import Fake
 from tests.conformance.test_levels import WRONG_TOKENIZER, bent
-from tests.conformance.test_tokenizer_check import text_only
 
 HEAD = {
     "name": "some",
@@ -200,12 +202,53 @@ def test_log_probabilities_pass_for_logits(tmp_path):
 
 
 def test_what_a_program_does_not_speak_is_unsupported_with_the_reason(tmp_path):
-    found = judged(text_only(tmp_path, ""), ["gqa-ids-words"])["gqa-ids-words"]
+    found = judged(Fake(), ["gqa-ids-decode"])["gqa-ids-decode"]
     assert found.kind is Kind.UNSUPPORTED
     assert "level TOKENS" in found.reason
-    assert "harness tokenizer" in found.reason
     deaf = bent(tmp_path, "if verb == b'encode': return [number, b'unsupported']", levels='["TOKENS"]')
     assert judged(deaf, ["gqa-ids-words"])["gqa-ids-words"].kind is Kind.UNSUPPORTED
+
+
+# ---- programs that only print: some of the texts are prompts, and the verdict is called partial
+
+PRINTED = ["gqa-ids-merge-order", "gqa-ids-words", "gqa-ids-invalid-utf8"]
+
+
+def test_the_texts_of_a_program_that_only_prints_are_judged_in_part_and_it_is_said():
+    found = judged(Fake(), PRINTED)
+    for name in PRINTED[:2]:
+        assert (found[name].kind, found[name].tokenizer, found[name].levels) == (
+            Kind.EXACT,
+            Kind.EXACT,
+            (("TEXT", Kind.EXACT),),
+        )
+        assert found[name].reason.startswith("partial: 3 of its ")
+        assert PARTIAL in found[name].conventions
+        assert found[name].n_judged >= 3 * 32
+    invalid = found["gqa-ids-invalid-utf8"]
+    assert (invalid.kind, invalid.reason) == (Kind.UNSUPPORTED, NO_PROMPTS)
+
+
+def test_its_wrong_tokenizer_is_a_mismatch_that_is_named():
+    wrong = next(rules for name, _, rules in KNOWN_WRONG if name == "no-dummy-prefix")
+    found = judged(Fake(rules=wrong), PRINTED[:2])
+    assert {verdict.kind for verdict in found.values()} == {Kind.MISMATCH}
+    assert any("(no-dummy-prefix)" in verdict.reason for verdict in found.values())
+    assert all("; partial: 3 of its " in verdict.reason for verdict in found.values())
+
+
+def test_a_crash_of_it_is_no_verdict_on_its_tokenizer():
+    found = judged(Fake(failure=Crashed("ended by signal 11", exit_code=-11)), PRINTED[:1])[PRINTED[0]]
+    assert (found.kind, found.tokenizer) == (Kind.CRASHED, None)
+    assert "ended by signal 11" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [(b"Once", True), (b"", False), (b"-i", False), (b"\xff", False), (b"a" * 120, True), (b"a" * 121, False)],
+)
+def test_a_prompt_is_short_text_that_is_no_option(text, fits):
+    assert can_be_prompt(text) is fits
 
 
 def test_a_program_without_decode_is_judged_by_its_ids(tmp_path):
