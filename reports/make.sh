@@ -23,6 +23,15 @@ make_report() {
         ;;
     contexts) bench contexts --models 15M --impls c,zig,napi-simd,numpy --rounds 5 --contexts 64,256,512,1024 ;;
     int8) bench int8 --models 15M,42M,110M --impls c,zig --precision f32,q8 --rounds 5 ;;
+    llama-cpp | int8-llama-cpp)
+        if [ -z "${LLAMA_CPP_PYTHON:-}" ]; then
+            echo "reports/make.sh: $1 is left out: LLAMA_CPP_PYTHON names no python with llama-cpp-python" >&2
+        elif [ "$1" = llama-cpp ]; then
+            .venv/bin/python tools/llama_cpp_agreement.py --json reports/llama-cpp.json --markdown reports/llama-cpp.md
+        else
+            bench int8-llama-cpp --models 15M,42M,110M --impls c,llama-cpp --precision f32,q8 --rounds 7
+        fi
+        ;;
     threads) bench threads --models 42M,110M --impls c,zig,numpy --threads 1,2 --rounds 5 ;;
     large)
         bench large-1B --models 1B --impls c,zig --precision f32,q8 --rounds 5
@@ -63,7 +72,7 @@ make_report() {
     esac
 }
 
-for name in "${@:-speed contexts int8 threads large reference calibration conformance selftest fuzz}"; do
+for name in "${@:-speed contexts int8 threads large reference calibration conformance selftest fuzz llama-cpp int8-llama-cpp}"; do
     for one in $name; do
         make_report "$one"
     done

@@ -16,6 +16,8 @@ Llama 3.1's scaling is a tensor, rope_freqs.weight (rotary_dim / 2), by which fr
 cannot be read off it in general, so we write them beside it (rope.scaling.llama3.*), and try the published ones on
 files that lack them; a tensor that neither explains is refused.
 
+A window that is shorter than the context is read, and not written: llama.cpp has none for these architectures.
+
 int8 codes in groups of whole blocks of Q8_0 stay as they are; their scales become float16.
 
 Numbers of the configuration are float32 there; the shortest decimal that means the same float32 is read.

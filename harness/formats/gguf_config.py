@@ -68,6 +68,12 @@ def architecture_for(config: ModelConfig) -> Architecture | str:
         return "llama.cpp's phi2 has a classifier of its own"
     if config.rope_scaling and config.rope_scaling.kind == "llama3" and chosen.name != "llama":
         return f"llama.cpp's {chosen.name} has no frequency factors"
+    window = config.block.window
+    if window is not None and window < config.seq_len:
+        return (
+            f"llama.cpp's {chosen.name} attends to the whole context, not to the last {window} of {config.seq_len} "
+            f"positions; with a context of {window} it would be the same model"
+        )
     return chosen
 
 

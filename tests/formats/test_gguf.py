@@ -28,7 +28,7 @@ CONFIGS = {
     "untied": ModelConfig(24, 20, 2, 6, 2, 9, 16, is_tied=False, norm_eps=1e-6, rope_theta=1e6),
     "llama-3.1": ModelConfig(12, 20, 1, 3, 1, 9, 16, rope_theta=500000.0, rope_scaling=LLAMA3, head_size=128),
     "linear": ModelConfig(12, 20, 1, 3, 1, 9, 16, rope_scaling=RopeScaling("linear", 4.0)),
-    "mistral": ModelConfig(24, 20, 2, 3, 1, 9, 16, block=Block(window=5)),
+    "mistral": ModelConfig(24, 20, 2, 3, 1, 9, 16, block=Block(window=16)),  # which is no shorter than the context
     "qwen2": ModelConfig(24, 20, 2, 3, 1, 9, 16, block=Block(qkv_bias=True)),
     "qwen3": ModelConfig(12, 20, 2, 3, 1, 9, 16, head_size=8, block=Block(qk_norm=True)),
     "phi2": ModelConfig(24, 20, 2, 3, 3, 9, 16, is_tied=False, block=replace(PHI_2, rotary_dim=4)),
@@ -151,6 +151,20 @@ def test_an_int8_scale_beyond_float16_is_refused_by_the_tensors_name(tmp_path):
     with pytest.raises(CheckpointError, match=r"layers\.0\.wo cannot be stored: a scale .* beyond float16"):
         gguf.write(made, tmp_path / "m.gguf", WriteOptions(dtype="q8_0"))
     assert not (tmp_path / "m.gguf").exists()
+
+
+def test_a_window_that_is_shorter_than_the_context_is_read_and_not_written(tmp_path):
+    config = replace(CONFIGS["mistral"], block=Block(window=15))
+    with pytest.raises(CheckpointError, match="attends to the whole context, not to the last 15 of 16 positions"):
+        gguf.write(random_checkpoint(config), tmp_path / "no.gguf", WriteOptions())
+    assert not (tmp_path / "no.gguf").exists()
+    file = gguf_file.read(written(tmp_path, CONFIGS["mistral"]))
+    entries = [(name, entry.shape, entry.encoding) for name, entry in file.entries.items()]
+    metadata = {**file.metadata, "llama.attention.sliding_window": 15}
+    gguf_file.write(tmp_path / "short.gguf", metadata, entries, lambda name: [file.raw(name)])
+    assert_same(gguf.read(tmp_path / "short.gguf"), random_checkpoint(config))
+    own = gguf_forward.own_logits(tmp_path / "short.gguf", range(9))
+    assert np.allclose(own, Engine(config, random_checkpoint(config).tensors, dtype=np.float64).logits(range(9)))
 
 
 def test_phi2_with_q_k_and_v_in_one_tensor_is_read(tmp_path):
