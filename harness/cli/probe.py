@@ -79,7 +79,10 @@ def command(
 def render(result: Examination) -> str:
     """Lay out what each probe made the program say, and what follows."""
     width = max(len(one.probe) for one in result.heard)
-    lines = [f"{'probe':{width}}  {result.impl} says"]
+    lines = [
+        "each probe is a small checkpoint; a right program run on it prints <ok>, one with a bug the bug's name",
+        f"{'probe':{width}}  {result.impl} prints",
+    ]
     for one in result.heard:
         said = one.said or "was not asked"
         note = f"  ({one.problem})" if one.problem else "" if one.said == one.expected else "  instead of <ok>"
@@ -92,28 +95,33 @@ def _verdict(result: Examination) -> list[str]:
     found = result.diagnosis
     match found.conclusion:
         case Conclusion.NONE:
-            return ["OK: at the end of each of these prompts it has computed what llama2.c computes"]
+            return ["OK: at the end of each of these prompts it has computed what llama2.c's run.c computes"]
         case Conclusion.LOWER_PRECISION:
-            return [f"OK, in a lower precision: a right program that computes in {found.precision} says this"]
+            return [
+                f"OK, in a lower precision: this is what a right program prints that computes in {found.precision}"
+            ]
         case Conclusion.UNKNOWN:
-            lines = [f"WRONG, by none of the known bugs: {found.reason}"]
-            lines.append("  two bugs at once, or one that docs/faults.md has not: harness trace looks for the place")
+            lines = [f"WRONG, and none of the known bugs: {found.reason}"]
+            lines.append("  it may be two bugs at once, or one that is not in docs/faults.md")
+            lines.append(
+                f"  harness trace {result.impl} finds the layer, and whether attention or feed-forward is wrong"
+            )
         case Conclusion.NAMED:
-            alike = " (the same function in all of these models)" if len(found.suspects) > 1 else ""
+            alike = " (these checkpoints cannot tell which)" if len(found.suspects) > 1 else ""
             lines = [f"BUG: {', or '.join(found.names)}{alike}"]
             for one in found.suspects:
                 indent = "  "
                 if len(found.suspects) > 1:
                     lines.append(f"  {one.name}")
                     indent = "    "
-                lines += [f"{indent}look at: {one.component}", f"{indent}written: {one.cause}"]
-                lines.append(f"{indent}instead: {one.fix}")
+                lines += [f"{indent}look at: {one.component}", f"{indent}it does: {one.cause}"]
+                lines.append(f"{indent}the fix: {one.fix}")
             lines.append(
-                f"  all {found.total} answers fit; of the {found.n_tried} bugs that these models show no other fits"
+                f"  it explains all {found.total} answers; no other of the {found.n_tried} bugs that were tried does"
             )
-            lines.append("  (bugs that docs/faults.md has not were not tried)")
+            lines.append("  (a bug that is not in docs/faults.md was not tried)")
     if found.runner_up is not None:
         best = found.runner_up
         nearest = "next best" if found.suspects else "nearest"
-        lines.append(f"  {nearest}: {best.name}, fits {best.explained} of {found.total} answers")
+        lines.append(f"  {nearest}: {best.name}, explains {best.explained} of {found.total} answers")
     return lines

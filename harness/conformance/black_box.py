@@ -108,7 +108,7 @@ def trace_black_box(
             first, cuts, conclusion = result.first, tuple(result.cuts), result.conclusion
             progress("trying the faults of the catalogue")
         diagnosis = _diagnosis(tracer, found, narrow=narrow)
-    why = reason or f"{implementation.name} claims no level TRACE, so its text is traced"
+    why = reason or f"{implementation.name} records no trace (no level TRACE), so what it prints is traced"
     return BlackBoxTrace(
         impl=implementation.name,
         model=model.name,

@@ -66,7 +66,7 @@ def trace(
             if fault.change.part == "ops" and fault.fate is Fate.KILLABLE
         ]
         fitting = map(by_name, explanations(config, tensors, records, faults))
-        named = tuple((fault.name, fault.cause, fault.fix) for fault in fitting)
+        named = tuple((fault.name, fault.as_if or fault.cause, fault.fix) for fault in fitting)
     heat = [(name, layer, float(np.nanmax(ratio))) for (name, layer), ratio in checked.ratios.items()]
     heat.sort(key=lambda cell: (_stage(cell[0]), cell[1], ORDER.index(cell[0])))
     n_tokens = max(len(ratio) for ratio in checked.ratios.values()) if checked.ratios else 0

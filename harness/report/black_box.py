@@ -75,15 +75,15 @@ def document(trace: BlackBoxTrace) -> str:
 def _basis(trace: BlackBoxTrace) -> str:
     n = sum(len(reading.expected) for reading in trace.readings)
     return (
-        f"black box: {visible(trace.reason)}; {n} angles of hidden states of {visible(trace.impl)} on "
-        f"{visible(trace.model)}, {trace.n_runs} runs"
+        f"black box: {visible(trace.reason)}; {trace.n_runs} runs of {visible(trace.impl)} on crafted copies of "
+        f"{visible(trace.model)} printed {n} angles of its hidden state x"
     )
 
 
 def _key(trace: BlackBoxTrace) -> str:
     return (
-        "angles in radians, the worst position of each reading; honest: how far a right program may be off; "
-        f"above {trace.limit:g} times that is wrong, e5 is 10^5 times"
+        "where x points behind each sub-block, in radians, at the worst position; honest: how far rounding may turn "
+        f"it; off by more than {trace.limit:g} times that is wrong, e5 is 10^5 times"
     )
 
 
@@ -110,14 +110,14 @@ def _sentences(trace: BlackBoxTrace) -> list[str]:
         said = f"{_radians(seen)} rad" if math.isfinite(seen) else "no angle at all"
         lines[0] += (
             f": expected {_radians(worst.expected[worst.worst])} rad, observed {said} at position "
-            f"{worst.position + worst.worst} ({times(worst.ratio)} what an honest program may be off)"
+            f"{worst.position + worst.worst} ({times(worst.ratio)} what rounding may do)"
         )
     if trace.conclusion:
         lines.append(trace.conclusion)
     for one in trace.diagnosis.suspects:
-        lines.append(f"as if: {one.name}: {one.cause}; {one.fix}")
+        lines.append(f"it behaves as if {one.cause} ({one.name}); the fix: {one.fix}")
     if trace.diagnosis.n_tried and not trace.diagnosis.suspects:
-        lines.append(f"none of {trace.diagnosis.n_tried} faults of the catalogue gives these angles")
+        lines.append(f"none of the {trace.diagnosis.n_tried} known bugs that were tried (docs/faults.md) explains it")
     return lines
 
 

@@ -30,12 +30,12 @@ def terminal(document: Row, problems: Sequence[str]) -> str:
         tried = _tried(rows, program)
         if not tried:
             continue
-        counts = ", ".join(f"{name} {_killed(tried, name)}" for name in document["configurations"])
-        lines.append(f"{program}: of {len(tried)} faults that can be seen, stopped in {counts}")
+        counts = ", ".join(f"{_killed(tried, name)} by {_words(name)}" for name in document["configurations"])
+        lines.append(f"{program}: of {len(tried)} bugs that show, `harness check` stops {counts}")
         for name in document["configurations"]:
             left = [row["fault"] for row in tried if name not in row["killed_in"]]
             if left and (name == document["configurations"][-1] or len(left) <= 12):
-                lines.append(f"  {name} lets pass: {', '.join(left)}")
+                lines.append(f"  {_words(name)} lets pass: {', '.join(left)}")
     if times := [row["took_s"] for row in rows if row["killed_in"]]:
         lines.append(f"seconds per kill: median {statistics.median(times):.1f}, most {max(times):.1f}")
     lines += [f"not tried: {program}: {reason}" for program, reason in _obstacles(rows)]
@@ -44,15 +44,21 @@ def terminal(document: Row, problems: Sequence[str]) -> str:
         n_tokens, n_wrong = sum(row["tokens"] for row in some), sum(len(row["alarms"]) for row in some)
         told = f"honest programs, {models}: {len(some)} of them, {n_tokens:,} tokens, {n_wrong} false alarms"
         if n_tokens:
-            told += f" (at most {upper_limit(n_wrong, n_tokens):.1e} a token, 95 %)"
+            told += f" (at most {upper_limit(n_wrong, n_tokens):.1e} a token, with 95 % confidence)"
         if n_diagnoses := sum(row["diagnoses"] for row in some):
             told += f", {sum(len(row['accused']) for row in some)} accused in {n_diagnoses:,} diagnoses"
         lines.append(told)
     lines += routes_lines(document["names"])
     lines += [f"FALLS SHORT: {problem}" for problem in problems]
     if not document["complete"]:
-        lines.append("interrupted: this is what had been measured")
+        lines.append("interrupted: this is what had been measured; with --out and --resume it would go on")
     return "\n".join(lines) + "\n"
+
+
+def _words(configuration: str) -> str:
+    """A configuration without its comma: "quick", "quick (text alone)"."""
+    name, _, shown = configuration.partition(", ")
+    return f"{name} ({shown} alone)" if shown else name
 
 
 # ---- as a page ---------------------------------------------------------------------------------------------------

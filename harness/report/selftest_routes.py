@@ -13,15 +13,15 @@ __all__ = ["OUTCOMES", "ROUTES", "header", "line", "routes_lines", "routes_secti
 
 Row = Mapping[str, Any]
 ROUTES = {
-    "text": "the dictionary, from what was printed",
-    "probes": "self-naming checkpoints",
-    "tracer": "the tracer of black boxes",
+    "text": "what `harness check` says, from what was printed",
+    "probes": "`harness probe`, by self-naming checkpoints",
+    "tracer": "`harness trace`, from text alone",
 }
 OUTCOMES = {
-    "exact": "the bug, alone",
-    "class": "the bug, among others",
+    "exact": "named alone",
+    "class": "named among others",
     "sibling": "another of the same part",
-    "wrong": "another part",
+    "wrong": "one of another part",
     "unknown": "unknown",
     "lower precision": "lower precision",
     "none": "nothing wrong",
@@ -40,7 +40,7 @@ def routes_lines(rows: Sequence[Row]) -> list[str]:
         if not seen and not unseen:
             continue
         counts = ", ".join(f"{n} {OUTCOMES[what]}" for what, n in _outcomes(seen).items() if n)
-        told = f"{ROUTES[route]}: of {len(seen)} bugs that it can see: {counts}" if seen else f"{ROUTES[route]}:"
+        told = f"{ROUTES[route]}: of {len(seen)} bugs that it can see {counts}" if seen else f"{ROUTES[route]}:"
         if unseen:
             told += f"; of {len(unseen)} that it cannot see it names {sum(bool(row['names']) for row in unseen)}"
         if placed := [row for row in seen if row.get("true_place")]:
@@ -71,10 +71,11 @@ def _shares(rows: Sequence[Row]) -> str:
         "",
         *(f"- {route}: {what}" for route, what in ROUTES.items()),
         "",
-        "Of the faults that a route can see. A class has all faults that the route cannot tell apart. Intervals are",
-        "exact (Clopper and Pearson, 95 %); seconds: median, of everything that the route does.",
+        "Of the faults that a route can see: how many it names by one name, by one or two of which one is right, and",
+        "by any number that cannot be told apart; then what it says. Intervals are exact (Clopper and Pearson,",
+        "95 %); seconds: median, of everything that the route does.",
         "",
-        *header("route, program", ["faults", "alone", "within two", "within a class", *OUTCOMES.values(), "seconds"]),
+        *header("route, program", ["faults", "one name", "one or two", "any number", *OUTCOMES.values(), "seconds"]),
     ]
     unseen = []
     for route, program in _pairs(rows):

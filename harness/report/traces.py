@@ -127,7 +127,7 @@ def _sentences(trace: Trace) -> list[str]:
     )
     lines = [
         f"first wrong: {first.name}{_of_layer(first.layer)} ({_MEANINGS[first.name]}) at position {first.position}: "
-        f"{times(first.ratio)} the noise floor from float64{since}",
+        f"{times(first.ratio)} as far from the exact value as rounding can be{since}",
         f"its worst element is {first.index}: expected {first.expected:.7g}, got {first.actual:.7g}",
     ]
     others = [w for w in trace.wrong[1:] if w.name != first.name]
@@ -138,9 +138,9 @@ def _sentences(trace: Trace) -> list[str]:
         names = sorted({w.name for w in others}, key=[w.name for w in others].index)
         lines.append(f"wrong by themselves, too: {', '.join(names)}")
     for name, cause, fix in trace.explanations:
-        lines.append(f"as if: {name}: {cause}; {fix}")
+        lines.append(f"it behaves as if {cause} ({name}); the fix: {fix}")
     if not trace.explanations:
-        lines.append("no single fault of the catalogue gives these values")
+        lines.append("none of the known bugs (docs/faults.md) by itself explains these values")
     return lines
 
 

@@ -56,8 +56,8 @@ def test_a_bug_its_fix_and_the_runner_up(tmp_path: Path, capsys: pytest.CaptureF
     out = capsys.readouterr().out
     assert "gqa-short   <attention-unscaled>  instead of <ok>" in out
     assert "\nBUG: attention-unscaled\n" in out
-    assert "instead: divide them" in out
-    assert "all 2 answers fit; of the " in out
+    assert "the fix: divide them" in out
+    assert "it explains all 2 answers; no other of the " in out
     found = json.loads(document.read_text("utf-8"))
     assert found["diagnosis"]["conclusion"] == "named"
     assert [one["name"] for one in found["diagnosis"]["suspects"]] == ["attention-unscaled"]
@@ -68,7 +68,7 @@ def test_a_wrong_program_that_no_known_bug_explains(tmp_path: Path, capsys: pyte
     """It ends one prompt early, so that the state is another one."""
     assert main(["probe", port(tmp_path, "forced-one-short")]) == 1
     out = capsys.readouterr().out
-    assert "WRONG, by none of the known bugs" in out
+    assert "WRONG, and none of the known bugs" in out
     assert "nearest: " in out
 
 

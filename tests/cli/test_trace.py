@@ -54,7 +54,7 @@ def test_a_wrong_program_its_operation_and_its_bug(tmp_path: Path, capsys: pytes
     assert main(["trace", impl, "--html", str(page), "--json", str(document)]) == 1
     out = capsys.readouterr().out
     assert "first wrong: scores of layer 0 (the attention scores) at position 0" in out
-    assert "as if: attention-unscaled: " in out
+    assert " (attention-unscaled); the fix: " in " ".join(out.split())
     assert out.splitlines()[-1] == "port: scores of layer 0 is the first wrong operation"
     html = page.read_text("utf-8")
     assert "<h1>port on gqa:" in html
@@ -129,7 +129,9 @@ def test_a_right_program_by_its_text(
 ) -> None:
     assert main(["trace", compiled(None)]) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[0].startswith("black box: port claims no level TRACE, so its text is traced; ")
+    assert out.splitlines()[0].startswith(
+        "black box: port records no trace (no level TRACE), so what it prints is traced; "
+    )
     assert out.splitlines()[-1] == "port: no sub-block is wrong"
     assert "feed-forward" in out
     assert "final norm" in out
@@ -145,7 +147,7 @@ def test_a_wrong_program_by_its_text(
     assert "first wrong: attention of layer 0: expected " in said
     assert "diverges with layer 0 alone, the feed-forward off, one head, " in said
     assert "look at the rotation of q and k" in said
-    assert "as if: rope-half-split: " in said
+    assert " (rope-half-split); the fix: " in said
     assert out.splitlines()[-1] == "port: attention of layer 0 is the first wrong sub-block"
     html = page.read_text("utf-8")
     for words in ("<h1>port on gqa:", 'class="far first"', "still diverges"):

@@ -223,19 +223,23 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_heading():
 def test_a_screenful():
     text = terminal(document(), ["numpy: too few"])
     assert text.splitlines() == [
-        "numpy: of 2 faults that can be seen, stopped in quick, text 1, quick 1, full, text 1, full 2",
-        "  quick, text lets pass: norm-sum",
+        "numpy: of 2 bugs that show, `harness check` stops 1 by quick (text alone), 1 by quick, "
+        "1 by full (text alone), 2 by full",
+        "  quick (text alone) lets pass: norm-sum",
         "  quick lets pass: norm-sum",
-        "  full, text lets pass: norm-sum",
+        "  full (text alone) lets pass: norm-sum",
         "seconds per kill: median 2.2, most 3.0",
         "not tried: c: cc is not there",
-        "honest programs, float32: 1 of them, 100,000 tokens, 0 false alarms (at most 3.0e-05 a token, 95 %)",
-        "the dictionary, from what was printed: of 1 bugs that it can see: 1 the bug, alone",
-        "self-naming checkpoints: of 1 bugs that it can see: 1 another of the same part",
-        "the tracer of black boxes: of 1 bugs that it can see: 1 unknown",
+        "honest programs, float32: 1 of them, 100,000 tokens, 0 false alarms "
+        "(at most 3.0e-05 a token, with 95 % confidence)",
+        "what `harness check` says, from what was printed: of 1 bugs that it can see 1 named alone",
+        "`harness probe`, by self-naming checkpoints: of 1 bugs that it can see 1 another of the same part",
+        "`harness trace`, from text alone: of 1 bugs that it can see 1 unknown",
         "FALLS SHORT: numpy: too few",
     ]
 
 
 def test_an_interrupted_one_says_so():
-    assert terminal(document(complete=False), []).endswith("interrupted: this is what had been measured\n")
+    assert terminal(document(complete=False), []).endswith(
+        "interrupted: this is what had been measured; with --out and --resume it would go on\n"
+    )

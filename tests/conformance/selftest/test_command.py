@@ -42,7 +42,10 @@ def test_a_fault_that_is_stopped(tmp_path, capsys):
         ALL,
         ["core/gqa-greedy"],
     )
-    assert "numpy: of 1 faults that can be seen, stopped in quick, text 1, quick 1" in capsys.readouterr().out
+    assert (
+        "numpy: of 1 bugs that show, `harness check` stops 1 by quick (text alone), 1 by quick"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_fault_that_passes_fails_the_self_test(tmp_path, capsys):
