@@ -2,7 +2,7 @@
  *
  *     cc -O2 -o lines lines.c -lm && harness smoke ./lines
  *
- * Copy this file, and put your model in its first part; the second stays as it is. */
+ * Copy this file, and put your model in its first part; the last two stay as they are. */
 #define _POSIX_C_SOURCE 200809L
 #include <math.h>
 #include <stdint.h>
@@ -98,7 +98,7 @@ static int sample(float *p, float temperature, float topp, uint64_t *seed) {
     return id;
 }
 
-/* ==== the rest stays: what writes a trace, and what answers requests ==== */
+/* ==== the trace writer, which stays ==== */
 
 static void trace(const char *name, int layer, int pos, const float *x, int n) {
     static FILE *file;
@@ -110,6 +110,8 @@ static void trace(const char *name, int layer, int pos, const float *x, int n) {
     fprintf(file, "%s %d %d %d\n", name, layer, pos, n);
     fwrite(x, sizeof *x, n, file);
 }
+
+/* ==== the line protocol, which stays ==== */
 
 static const char *word(void) {
     const char *found = strtok(NULL, " ");
@@ -126,12 +128,11 @@ static void put_hex(const void *bytes, size_t n) {
 static char *text(void) {
     const char *digits = word();
     const size_t n = strlen(digits) / 2; /* of "-": 0 */
-    char *bytes = malloc(n + 1), pair[3] = "";
+    char *bytes = calloc(n + 1, 1), pair[3] = "";
     for (size_t i = 0; i < n; i++) {
         memcpy(pair, digits + 2 * i, 2);
         bytes[i] = (char)strtol(pair, NULL, 16);
     }
-    bytes[n] = 0;
     return bytes;
 }
 
@@ -147,8 +148,7 @@ static int generate(int *ids, int n_ids, int n, float temperature, float topp, u
         float *logits = forward(ids[pos], pos);
         if (pos < n_ids - 1) continue;
         ids[pos + 1] = sample(logits, temperature, topp, &seed);
-        found++;
-        if (ids[pos + 1] == 1) break;
+        if (ids[n_ids + found++] == 1) break;
     }
     return found;
 }
@@ -161,15 +161,15 @@ static void answer(const char *verb, int *ids) {
     const char *problem = NULL, *before[4];
     int n = 0, is_inside = 1;
     if (is(verb, "info")) {
-        printf("ok llama-lines 1 %s %d %d %d ", program, vocab_size, seq_len, threads);
-        fputs("info load encode decode generate logits quit", stdout);
+        const char *verbs = "info load encode decode generate logits quit";
+        printf("ok llama-lines 1 %s %d %d %d %s", program, vocab_size, seq_len, threads, verbs);
     } else if (is(verb, "quit")) {
         fputs("ok", stdout);
     } else if (is(verb, "load")) {
         char *model = text(), *tokenizer = text();
         vocab_size = seq_len = 0;
-        if ((problem = load(model, tokenizer))) vocab_size = seq_len = 0;
-        else printf("ok %d %d", vocab_size, seq_len);
+        if (!(problem = load(model, tokenizer))) printf("ok %d %d", vocab_size, seq_len);
+        else vocab_size = seq_len = 0;
         free(model);
         free(tokenizer);
     } else if (!n_before && !is(verb, "encode") && !is(verb, "decode")) {
@@ -207,10 +207,9 @@ static void answer(const char *verb, int *ids) {
             }
         } else {
             const float temperature = strtof(before[1], NULL), topp = strtof(before[2], NULL);
-            const int seed = atoi(before[3]);
-            const int found = generate(ids, n, atoi(before[0]), temperature, topp, (int64_t)seed);
-            printf("ok %d %.9g %.9g %d", atoi(before[0]), temperature, topp, seed);
-            put_ids(ids + n, found);
+            const int wanted = atoi(before[0]), seed = atoi(before[3]);
+            printf("ok %d %.9g %.9g %d", wanted, temperature, topp, seed);
+            put_ids(ids + n, generate(ids, n, wanted, temperature, topp, (int64_t)seed));
         }
     }
     if (problem) printf("error %s", problem);

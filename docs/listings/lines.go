@@ -2,7 +2,7 @@
 //
 //	go build -o lines lines.go && harness smoke ./lines
 //
-// Copy this file, and put your model in its first part; the second stays as it is.
+// Copy this file, and put your model in its first part; the last two stay as they are.
 package main
 
 import (
@@ -128,7 +128,7 @@ func (s *Sampler) sample(p []float32) int {
 	return kept[len(kept)-1]
 }
 
-// ==== the rest stays: what writes a trace, and what answers requests ====
+// ==== the trace writer, which stays ====
 
 var traceFile = func() *os.File {
 	path := os.Getenv("HARNESS_TRACE")
@@ -158,6 +158,8 @@ func littleEndian(values []float32) []byte {
 	return bytes
 }
 
+// ==== the line protocol, which stays ====
+
 func hexed(text []byte) string {
 	if len(text) == 0 {
 		return "-"
@@ -178,35 +180,6 @@ func text(word string) []byte {
 	return bytes
 }
 
-func integer(word string) int {
-	value, err := strconv.Atoi(word)
-	if err != nil {
-		return -1
-	}
-	return value
-}
-
-func float(word string) float32 {
-	value, _ := strconv.ParseFloat(word, 32)
-	return float32(value)
-}
-
-// generate returns at most n ids that follow ids.
-func (m *Model) generate(ids []int, n int, sampler Sampler) []int {
-	var found []int
-	for pos := 0; pos < m.seqLen && len(found) < n; pos++ {
-		logits := m.forward(append(ids, found...)[pos], pos)
-		if pos < len(ids)-1 {
-			continue
-		}
-		found = append(found, sampler.sample(logits))
-		if found[len(found)-1] == 1 {
-			break
-		}
-	}
-	return found
-}
-
 // answer writes what follows `ok`; before it wrote anything, it may return an error instead.
 func (m *Model) answer(out *bufio.Writer, verb string, words []string) error {
 	nBefore := map[string]int{"encode": 3, "decode": 0, "logits": 1, "generate": 4}[verb]
@@ -221,24 +194,30 @@ func (m *Model) answer(out *bufio.Writer, verb string, words []string) error {
 	}
 	var ids []int
 	for _, word := range words[nBefore:] {
-		ids = append(ids, integer(word))
-		if id := ids[len(ids)-1]; id < 0 || id >= m.vocabSize {
+		id, err := strconv.Atoi(word)
+		if err != nil || id < 0 || id >= m.vocabSize {
 			return errors.New("an id is outside of the vocabulary")
 		}
+		ids = append(ids, id)
 	}
 	if verb == "decode" {
 		var bytes []byte
+		previous := -1
 		for i, id := range ids {
-			if i > 0 {
-				bytes = append(bytes, m.decode(ids[i-1], id)...)
-			} else if id != 1 {
-				bytes = append(bytes, m.decode(-1, id)...)
+			if i > 0 || id != 1 {
+				bytes = append(bytes, m.decode(previous, id)...)
 			}
+			previous = id
 		}
 		fmt.Fprintf(out, "ok %d %s", len(ids), hexed(bytes))
 		return nil
 	}
-	first := integer(before[0])
+	var s Sampler
+	var first, seed int
+	numbers := []any{&first, &s.temperature, &s.topp, &seed}[:nBefore]
+	if _, err := fmt.Sscan(strings.Join(before, " "), numbers...); err != nil {
+		return err
+	}
 	if len(ids) == 0 || len(ids) > m.seqLen || verb == "logits" && (first < 0 || first >= len(ids)) {
 		return errors.New("more ids than the context, or none")
 	}
@@ -251,9 +230,14 @@ func (m *Model) answer(out *bufio.Writer, verb string, words []string) error {
 		}
 		return nil
 	}
-	s := Sampler{float(before[1]), float(before[2]), uint64(int64(integer(before[3])))}
-	found := m.generate(ids, first, s)
-	fmt.Fprintf(out, "ok %d %s %s %s %s", first, shown(s.temperature), shown(s.topp), before[3], listed(found))
+	given := len(ids)
+	s.state = uint64(int64(seed))
+	for pos := 0; pos < m.seqLen && len(ids) < given+first && (len(ids) == given || ids[len(ids)-1] != 1); pos++ {
+		if logits := m.forward(ids[pos], pos); pos >= given-1 {
+			ids = append(ids, s.sample(logits))
+		}
+	}
+	fmt.Fprintf(out, "ok %d %s %s %s %s", first, shown(s.temperature), shown(s.topp), before[3], listed(ids[given:]))
 	return nil
 }
 

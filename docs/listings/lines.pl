@@ -84,13 +84,12 @@ sub sample {
     return $kept[-1];
 }
 
-# ==== the rest stays: what writes a trace, and what answers requests ====
+# ==== the trace writer, which stays ====
 
 package main;
 use warnings FATAL => 'all';    # a word that is missing or no number is an error
 
-my $verbs = 'info load encode decode generate logits quit';
-my ($model, $trace);
+my $trace;
 if ($ENV{HARNESS_TRACE}) {
     open $trace, '>:raw', $ENV{HARNESS_TRACE} or die "HARNESS_TRACE: $ENV{HARNESS_TRACE}: $!\n";
     print $trace "harness-trace 1\n";
@@ -100,6 +99,11 @@ sub trace {
     my ($name, $layer, $pos, @values) = @_;
     print $trace join(' ', $name, $layer, $pos, scalar @values), "\n", pack 'f<*', @values if $trace;
 }
+
+# ==== the line protocol, which stays ====
+
+my $verbs = 'info load encode decode generate logits quit';
+my $model;
 
 sub text {
     my ($word) = @_;

@@ -2,7 +2,7 @@
 
     harness smoke "python lines.py"
 
-Copy this file, and put your model in its first part; the second stays as it is.
+Copy this file, and put your model in its first part; the last two stay as they are.
 """
 
 import math
@@ -75,9 +75,8 @@ class Sampler:
         return kept[-1][1]
 
 
-# ==== the rest stays: what writes a trace, and what answers requests ====
+# ==== the trace writer, which stays ====
 
-VERBS = "info load encode decode generate logits quit"
 TRACE = open(os.environ["HARNESS_TRACE"], "wb") if os.environ.get("HARNESS_TRACE") else None  # noqa: SIM115
 if TRACE:
     TRACE.write(b"harness-trace 1\n")
@@ -93,6 +92,11 @@ def little_endian(values: array) -> bytes:
         values = values[:]
         values.byteswap()
     return values.tobytes()
+
+
+# ==== the line protocol, which stays ====
+
+VERBS = "info load encode decode generate logits quit"
 
 
 def text(word: str) -> bytes:

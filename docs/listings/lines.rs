@@ -2,7 +2,7 @@
 //!
 //!     rustc -O lines.rs && harness smoke ./lines
 //!
-//! Copy this file, and put your model in its first part; the second stays as it is.
+//! Copy this file, and put your model in its first part; the last two stay as they are.
 use std::fmt::Write as _;
 use std::io::{self, BufRead, Write as _};
 
@@ -96,7 +96,7 @@ impl Sampler {
     }
 }
 
-// ==== the rest stays: what writes a trace, and what answers requests ====
+// ==== the trace writer, which stays ====
 
 thread_local! {
     static TRACE: Option<std::fs::File> = std::env::var_os("HARNESS_TRACE").map(|path| {
@@ -120,6 +120,8 @@ fn trace(name: &str, layer: i32, pos: usize, values: &[f32]) {
 fn little_endian(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
+
+// ==== the line protocol, which stays ====
 
 fn text(word: &str) -> Result<Vec<u8>, String> {
     let digits = if word == "-" { "" } else { word };

@@ -3,7 +3,7 @@
  *
  *     harness smoke "node lines.ts"        (Node 22.18 or later runs it as it is)
  *
- * Copy this file, and put your model in its first part; the second stays as it is.
+ * Copy this file, and put your model in its first part; the last two stay as they are.
  */
 import { openSync, readSync, writeSync } from "node:fs";
 
@@ -83,9 +83,8 @@ class Sampler {
   }
 }
 
-// ==== the rest stays: what writes a trace, and what answers requests ====
+// ==== the trace writer, which stays ====
 
-const VERBS = "info load encode decode generate logits quit";
 const TRACE = process.env.HARNESS_TRACE ? openSync(process.env.HARNESS_TRACE, "w") : undefined;
 if (TRACE !== undefined) writeSync(TRACE, "harness-trace 1\n");
 
@@ -100,6 +99,10 @@ function trace(name: string, layer: number, pos: number, values: Float32Array): 
 function bytesOf(values: Float32Array): Buffer {
   return Buffer.from(values.buffer, values.byteOffset, values.byteLength);
 }
+
+// ==== the line protocol, which stays ====
+
+const VERBS = "info load encode decode generate logits quit";
 
 /** Standard output may be a pipe that is full for the moment. */
 function print(text: string): void {

@@ -2,7 +2,7 @@
 //!
 //!     zig build-exe -O ReleaseFast -lc lines.zig && harness smoke ./lines
 //!
-//! Copy this file, and put your model in its first part; the second stays as it is. Input and output are the C
+//! Copy this file, and put your model in its first part; the last two stay as they are. Input and output are the C
 //! library's, which change less than Zig's.
 const std = @import("std");
 const allocator = std.heap.c_allocator;
@@ -99,15 +99,12 @@ const Sampler = struct {
     }
 };
 
-// ==== the rest stays: what writes a trace, and what answers requests ====
+// ==== the trace writer, which stays ====
 
 const File = opaque {};
 extern "c" fn getenv(name: [*:0]const u8) ?[*:0]const u8;
 extern "c" fn fopen(path: [*:0]const u8, mode: [*:0]const u8) ?*File;
 extern "c" fn fwrite(bytes: [*]const u8, size: usize, n: usize, file: *File) usize;
-extern "c" fn fflush(file: ?*File) c_int;
-extern "c" fn getchar() c_int;
-extern "c" fn putchar(byte: c_int) c_int;
 
 var trace_file: ?*File = null;
 
@@ -119,6 +116,12 @@ fn trace(name: []const u8, layer: i32, pos: usize, values: []const f32) void {
     _ = fwrite(header.ptr, 1, header.len, file);
     _ = fwrite(@ptrCast(values.ptr), 4, values.len, file); // little-endian, as most machines are
 }
+
+// ==== the line protocol, which stays ====
+
+extern "c" fn fflush(file: ?*File) c_int;
+extern "c" fn getchar() c_int;
+extern "c" fn putchar(byte: c_int) c_int;
 
 /// One request, and the reply that is being made.
 const Line = struct {
@@ -156,23 +159,19 @@ const Line = struct {
 
     fn answer(line: *Line, verb: []const u8, loaded: *?Model) !void {
         const verbs = "info load encode decode generate logits quit";
-        const vocab = if (loaded.*) |m| m.vocab_size else 0;
-        const seq_len = if (loaded.*) |m| m.seq_len else 0;
+        const shape: [2]usize = if (loaded.*) |m| .{ m.vocab_size, m.seq_len } else .{ 0, 0 };
         const Verb = enum { info, load, encode, decode, generate, logits, quit };
         const known = std.meta.stringToEnum(Verb, verb) orelse return line.add("unsupported", .{});
-        switch (known) {
-            .info => {
-                const given = .{ program, vocab, seq_len, n_threads, verbs };
-                return line.add("ok llama-lines 1 {s} {d} {d} {d} {s}", given);
-            },
-            .quit => return line.add("ok", .{}),
-            .load => {
-                loaded.* = null; // its memory may be needed
-                const model = try line.text();
-                loaded.* = try .load(model, try line.text());
-                return line.add("ok {d} {d}", .{ loaded.*.?.vocab_size, loaded.*.?.seq_len });
-            },
-            else => {},
+        if (known == .quit) return line.add("ok", .{});
+        if (known == .info) {
+            const given = .{ program, shape[0], shape[1], n_threads, verbs };
+            return line.add("ok llama-lines 1 {s} {d} {d} {d} {s}", given);
+        }
+        if (known == .load) {
+            loaded.* = null; // its memory may be needed
+            const model = try line.text();
+            loaded.* = try .load(model, try line.text());
+            return line.add("ok {d} {d}", .{ loaded.*.?.vocab_size, loaded.*.?.seq_len });
         }
         const m = if (loaded.*) |*model| model else return error.NoModelIsLoaded;
         var ids: std.ArrayListUnmanaged(u32) = .empty;
@@ -186,12 +185,9 @@ const Line = struct {
             return line.addIds(ids.items);
         }
         const n = if (known == .decode) 0 else try line.number(usize);
-        var sampler: Sampler = undefined;
-        const seed = if (known == .generate) seed: {
-            sampler = .{ .temperature = try line.number(f32), .topp = try line.number(f32), .state = undefined };
-            break :seed try line.number(i32);
-        } else 0;
-        sampler.state = @bitCast(@as(i64, seed));
+        const temperature = if (known == .generate) try line.number(f32) else 0;
+        const topp = if (known == .generate) try line.number(f32) else 0;
+        const seed = if (known == .generate) try line.number(i32) else 0;
         while (line.words.next()) |digits| {
             try ids.append(allocator, try std.fmt.parseInt(u32, digits, 10));
             if (ids.getLast() >= m.vocab_size) return error.AnIdIsOutsideOfTheVocabulary;
@@ -215,6 +211,7 @@ const Line = struct {
             }
             return;
         }
+        var sampler: Sampler = .{ .temperature = temperature, .topp = topp, .state = @bitCast(@as(i64, seed)) };
         var pos: usize = 0;
         while (pos < m.seq_len and ids.items.len < count + n) : (pos += 1) {
             const logits = m.forward(ids.items[pos], pos);
@@ -222,7 +219,7 @@ const Line = struct {
             try ids.append(allocator, try sampler.sample(logits));
             if (ids.getLast() == 1) break;
         }
-        try line.add("ok {d} {d} {d} {d}", .{ n, sampler.temperature, sampler.topp, seed });
+        try line.add("ok {d} {d} {d} {d}", .{ n, temperature, topp, seed });
         try line.addIds(ids.items[count..]);
     }
 };
@@ -239,14 +236,14 @@ pub fn main() !void {
         if (byte < 0) break;
         var line: Line = .{ .words = std.mem.splitScalar(u8, request.items, ' ') };
         defer line.out.deinit(allocator);
-        const number, const verb = .{ try line.word(), line.words.next() orelse "" };
+        try line.add("{s} ", .{try line.word()});
+        const verb, const begun = .{ line.words.next() orelse "", line.out.items.len };
         line.answer(verb, &model) catch |problem| {
-            line.out.clearRetainingCapacity();
+            line.out.shrinkRetainingCapacity(begun);
             try line.add("error {s}", .{@errorName(problem)});
         };
-        for ([_][]const u8{ number, " ", line.out.items, "\n" }) |part| {
-            for (part) |one| _ = putchar(one);
-        }
+        for (line.out.items) |one| _ = putchar(one);
+        _ = putchar('\n');
         _ = fflush(null);
         if (std.mem.eql(u8, verb, "quit")) break;
     }
