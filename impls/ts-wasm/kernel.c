@@ -1,6 +1,6 @@
 /* The kernel for WebAssembly, in its 128-bit vectors. Addresses are those of the memory that the host provides.
  *
- * float32: eight rows at a time, each in a vector of partial sums. int8: exact integer sums of 16-bit products, then the
+ * float32: seven rows at a time, each in a vector of partial sums. int8: exact integer sums of 16-bit products, then the
  * scaled sums of groups from left to right, one operation and one rounding at a time: four rows in the four lanes.
  *
  * Attention: impls/ts/kernel.ts has the shapes. Four positions or four elements side by side, each sum in its own order. */
@@ -20,10 +20,10 @@ static inline v128_t multiply_add(v128_t sum, const float *w, v128_t x) {
 }
 
 /* Rows taken at a time: they share the loads of x, their sums fill each other's waits, and so do their pages. A
- * processor does not fetch ahead across pages, which are small here, as nobody can ask for others. Eight rows that
- * follow one another meet the ends of their few pages one by one; lying an eighth of the matrix apart they meet them
- * together, which is half as fast again. */
-enum { ABREAST = 8 };
+ * processor does not fetch ahead across pages, which are small here, as a module cannot ask for others. Rows that follow
+ * one another meet the ends of their few pages one by one; rows a seventh of the matrix apart meet them together, which
+ * is half as fast again. The number is odd, lest usual sizes put all of them into the same lines of a cache. */
+enum { ABREAST = 7 };
 
 static float dot(const float *w, const float *x, size_t n) {
     v128_t a = wasm_f32x4_const_splat(0), b = a;
