@@ -109,7 +109,7 @@ def prompt_of(work: Workload, n_ids: int, rng: random.Random) -> Prompt:
     if work.is_synthetic:
         letters = bytes(rng.choice(b"abcdefghijklmnopqrstuvwxyz") for _ in range(max(0, n_ids - 2)))
         return Prompt(letters, len(letters) + 2 if letters else 1)
-    words = tokenizer.read(work.files.tokenizer, work.config.vocab_size)
+    words = tokenizer.read_any(work.files.tokenizer, work.config.vocab_size)
     text = ""
     while True:
         longer = f"{text} {rng.choice(_STORY)}".strip()

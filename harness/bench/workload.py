@@ -26,9 +26,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness import checkpoint, tokenizer
+from harness import checkpoint, formats, tokenizer
 from harness.checkpoint import Checkpoint, Tensor, expected_shapes
 from harness.errors import InputError
+from harness.formats import WriteOptions
 from harness.model_config import ModelConfig
 from harness.models import ModelFiles, ModelNotFound, cache_dir, locate
 from harness.tokenizer import Tokenizer
@@ -40,6 +41,7 @@ __all__ = [
     "find",
     "group_size",
     "make_synthetic",
+    "named",
     "shape_of",
     "synthetic_tensors",
     "synthetic_tokenizer",
@@ -77,7 +79,7 @@ class Workload:
     """A model in one precision, ready to be given to programs.
 
     Attributes:
-        name: of the shape ("15M").
+        name: of the shape ("15M"), or of the model ("llama3").
         precision: "f32" or "q8".
         files: checkpoint and tokenizer.
         is_synthetic: whether the weights are made up.
@@ -122,15 +124,16 @@ def find(
     """Return the real model of a shape where it is at hand, else the synthetic one, made now if need be.
 
     Args:
+        name: a shape, or a model by its own name (`harness models list`).
         synthetic: the synthetic one also where the real one is at hand.
         told: how far making it has come.
 
     Raises:
-        InputError: no such shape or precision, or the cache cannot be written, or has no room.
+        InputError: no such shape, model or precision, or the cache cannot be written, or has no room.
     """
+    if (files := named(name, precision, synthetic=synthetic)) is not None:
+        return _by_name(name, files, precision)
     config = shape_of(name)
-    if precision not in PRECISIONS:
-        raise InputError(f"no precision {precision!r}", expected=" or ".join(PRECISIONS))
     try:
         real = locate(_REAL[name]) if name in _REAL and not synthetic else None
     except ModelNotFound:
@@ -141,6 +144,38 @@ def find(
     if precision == "q8":
         real = _quantised(real, config)
     return Workload(name, precision, real, config, False)
+
+
+def named(name: str, precision: str = "f32", *, synthetic: bool = False) -> ModelFiles | None:
+    """Return the files of a model by its own name, None for a shape; nothing is made.
+
+    Raises:
+        InputError: it is neither, the model's files are not here, or it cannot be had so.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"no precision {precision!r}", expected=" or ".join(PRECISIONS))
+    if name in SHAPES:
+        return None
+    try:
+        files = locate(name)
+    except ModelNotFound:
+        raise
+    except InputError as unknown:
+        expected = f"{', '.join(SHAPES)}, or a model's name"
+        raise InputError(f"no model {name!r}", expected=expected, hint="harness models list") from unknown
+    if synthetic:
+        raise InputError(f"{name} is no shape", where="--synthetic", expected=", ".join(SHAPES))
+    if files.format == "llama2c-v2" and precision != "q8":
+        raise InputError(f"{name} is int8", where="--precision", expected="q8", actual=precision)
+    return files
+
+
+def _by_name(name: str, files: ModelFiles, precision: str) -> Workload:
+    """A model as it is; in int8, where it is not that already, by the exporter's rule."""
+    config = formats.read(files.checkpoint).config
+    if precision == "q8" and files.format != "llama2c-v2":
+        files = _quantised(files, config)
+    return Workload(name, precision, files, config, False)
 
 
 def group_size(config: ModelConfig) -> int:
@@ -207,7 +242,7 @@ def _quantised(real: ModelFiles, config: ModelConfig) -> ModelFiles:
     _make_directory(home)
     path = home / f"{real.name}-{real.sha256[:12]}-{group_size(config)}.bin"
     if not path.is_file():
-        checkpoint.write(checkpoint.read(real.checkpoint), path, version=2, group_size=group_size(config))
+        formats.write(formats.read(real.checkpoint), path, "llama2c-v2", WriteOptions(group_size=group_size(config)))
     return ModelFiles(
         name=f"{real.name}-q8",
         checkpoint=path,

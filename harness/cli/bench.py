@@ -25,7 +25,7 @@ from harness.bench.machine import machine, memory_bytes
 from harness.bench.measure import Outcome, Progress, measure
 from harness.bench.run import Group
 from harness.bench.stats import Result
-from harness.bench.workload import PRECISIONS, Workload, shape_of
+from harness.bench.workload import PRECISIONS, Workload
 from harness.benchfile import Absent, BenchFile, BenchWriter, Header, Key, ModelFacts, read
 from harness.cli import bench_calibrate
 from harness.cli.bench_self import of_the_engine
@@ -54,7 +54,11 @@ def command(
     ] = False,
     models: Annotated[
         str | None,
-        typer.Option("--models", help=f"Model shapes, of {', '.join(workload.SHAPES)}.", show_default=_MODELS),
+        typer.Option(
+            "--models",
+            help=f"Model shapes, of {', '.join(workload.SHAPES)}; or models by name, such as llama3.",
+            show_default=_MODELS,
+        ),
     ] = None,
     impls: Annotated[
         str | None,
@@ -125,7 +129,8 @@ def command(
     if not names:
         raise InputError("no model is selected", where="--models", hint=f"there are {', '.join(workload.SHAPES)}")
     for name in names:
-        shape_of(name)
+        for kind in _precisions(precision):
+            workload.named(name, kind, synthetic=is_synthetic)  # what cannot be is told before anything is built
     check_targets(json_file, markdown_file, html_file, csv_file)
     if is_self:
         return of_the_engine(names, rounds, json_file)

@@ -67,7 +67,7 @@ class Verifier:
     def room(self, work: Workload, prompt: Prompt, n_tokens: int) -> int:
         """How many tokens the model generates after a prompt before it stops by itself, up to so many."""
         tokens = self._continuation(work, prompt, n_tokens)
-        return min(n_tokens, len(tokens) - (tokens[-1:] == [self._bos(work)]))
+        return min(n_tokens, len(tokens) - (tokens[-1] in _stops(work) if tokens else 0))
 
     def _judge(self, work: Workload, run: Run) -> Checked:
         tokens = self._continuation(work, run.prompt, run.n_tokens)[: run.n_tokens]
@@ -111,18 +111,19 @@ class Verifier:
         """The reference's own tokens after a prompt, at least so many unless it stops."""
         key = (work.files.sha256, prompt.text)
         known = self._known.get(key, [])
-        if len(known) < n_tokens and known[-1:] != [self._bos(work)]:
+        if len(known) < n_tokens and not (known and known[-1] in _stops(work)):
             reference = reference_of(work.files)
-            before = reference.model.tokenizer.encode(prompt.text)
+            before = reference.model.vocabulary.encode(prompt.text)
             before += known
             with blas_threads(1):
-                ids = list(generate(reference.exact, before, steps=len(before) - 1 + n_tokens - len(known)))
+                n = len(before) - 1 + n_tokens - len(known)
+                ids = list(generate(reference.exact, before, steps=n, stop=_stops(work)))
             self._known[key] = [*known, *ids[len(before) - 1 :]]
         return self._known[key]
 
-    @staticmethod
-    def _bos(work: Workload) -> int:
-        return reference_of(work.files).model.tokenizer.bos_id
+
+def _stops(work: Workload) -> frozenset[int]:
+    return reference_of(work.files).model.vocabulary.stop_ids
 
 
 def _claims(run: Run, ids: dict[bytes, int]) -> Iterator[tuple[int, ...]]:
@@ -138,9 +139,12 @@ def _claims(run: Run, ids: dict[bytes, int]) -> Iterator[tuple[int, ...]]:
 
 def _case(work: Workload, prompt: Prompt, tokens: list[int], n_tokens: int) -> Case:
     """The golden that this run is judged by."""
-    words = reference_of(work.files).model.tokenizer
+    words = reference_of(work.files).model.vocabulary
     before = words.encode(prompt.text)
     ids = (*before[1:], *tokens)
+    ends = "steps"
+    if tokens and tokens[-1] in _stops(work):
+        ends = "bos" if tokens[-1] == words.bos_id else "eos"
     return Case(
         name=f"bench-{work.name}-{work.precision}",
         suite="bench",
@@ -158,7 +162,7 @@ def _case(work: Workload, prompt: Prompt, tokens: list[int], n_tokens: int) -> C
         prompt_ids=tuple(before),
         ids=ids,
         stdout=words.print_text([before[0], *ids]) + b"\n",
-        ends="bos" if tokens[-1:] == [words.bos_id] else "steps",
+        ends=ends,
         margins=(),
         provenance=Provenance("the reference, for this run"),
     )

@@ -10,7 +10,7 @@ from harness.adapters.in_process import InProcess
 from harness.adapters.manifest import Manifest
 from harness.bench.measure import measure
 from harness.bench.run import Group
-from harness.bench.workload import Workload, make_synthetic
+from harness.bench.workload import Workload, find, make_synthetic
 from harness.cli.bench_verify import Verifier
 from harness.conformance.reference import Reference
 from harness.engine import Engine, generate
@@ -31,7 +31,10 @@ class Port(InProcess):
     def __init__(self, world):
         self.world = world
         self.manifest = Manifest(
-            path=Path("impl.toml"), name=type(self).__name__, run=("run", "{model}", "{prompt}", "{temperature}")
+            path=Path("impl.toml"),
+            name=type(self).__name__,
+            formats=("llama2c-v0", "huggingface"),
+            run=("run", "{model}", "{prompt}", "{temperature}"),
         )
         self.n_runs = 0
 
@@ -41,7 +44,7 @@ class Port(InProcess):
     def tokens(self, model, ids, steps):
         config, tensors = self.tensors(model)
         engine = Engine(config, tensors, dtype=np.float32)
-        return list(generate(engine, ids, steps=steps))
+        return list(generate(engine, ids, steps=steps, stop=model.vocabulary.stop_ids))
 
     def claim(self, n, text, work_s):
         return n / work_s
@@ -53,9 +56,9 @@ class Port(InProcess):
     def run(self, request, limits=None):
         self.n_runs += 1
         model = load(request.model, request.tokenizer)
-        ids = model.tokenizer.encode(request.prompt)
+        ids = model.vocabulary.encode(request.prompt)
         out = self.tokens(model, ids, request.steps)
-        text = model.tokenizer.print_text([ids[0], *out]) + b"\n"
+        text = model.vocabulary.print_text([ids[0], *out]) + b"\n"
         work_s = self.token_s * len(out)
         idle_s, busy_s = self.delays(request.steps)
         wall_s = self.start_s + idle_s + busy_s + work_s
@@ -164,6 +167,14 @@ def test_a_liar_has_no_row_beside_an_honest_port(work, liar):
     assert not Kind(absent.kind).is_green
     warm = [s for s in outcome.samples if s.key.impl == liar.__name__ and s.round < 0]
     assert [s.verdict for s in warm] == ["EXACT", "EXACT"]
+
+
+def test_a_model_with_a_byte_level_vocabulary_is_judged_likewise():
+    world = World()
+    outcome = bench(find("llama3"), Honest(world), SkipsTheLastLayer(world), rounds=1)
+    assert [row.key.impl for row in outcome.rows] == ["Honest"]
+    assert {s.verdict for s in outcome.samples if s.key.impl == "Honest"} == {"EXACT"}
+    assert [absent.key.impl for absent in outcome.absent] == ["SkipsTheLastLayer"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from harness.bench.workload import SHAPES, find, group_size, make_synthetic, syn
 from harness.engine import Engine, generate
 from harness.errors import InputError
 from harness.model_config import ModelConfig
-from harness.models import load
+from harness.models import load, locate
+from harness.quant import quantize_weights
 
 SMALL = ModelConfig(32, 48, 3, 4, 2, 400, 128)
 
@@ -125,7 +126,26 @@ def test_a_model_that_is_not_at_hand_is_synthetic_and_says_so(precision):
     assert found.config == SHAPES["260K"]
 
 
-@pytest.mark.parametrize(("name", "precision"), [("13B", "f32"), ("15M", "f16")])
+def test_a_model_by_its_own_name_is_taken_as_it_is_whatever_its_format():
+    found = find("llama3")
+    assert (found.name, found.is_synthetic, found.files.format) == ("llama3", False, "huggingface")
+    assert found.config.rope_theta == 500000.0
+    assert find("gqa-q8", "q8").files.checkpoint.name == "gqa-q8.bin"
+
+
+def test_a_model_by_its_own_name_becomes_int8_by_the_exporters_rule():
+    found = find("mha", "q8")  # rows of 70 and 182
+    assert (found.files.format, found.is_synthetic) == ("llama2c-v2", False)
+    again = checkpoint.read(found.files.checkpoint)
+    assert again.group_size == group_size(again.config) == 2
+    expected = quantize_weights(checkpoint.read(locate("mha").checkpoint).tensors["layers.1.wq"], 2)
+    assert np.array_equal(again.tensors["layers.1.wq"].codes, expected.codes)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [("13B", "f32"), ("15M", "f16"), ("gqa", "f16"), ("gqa-q8", "f32"), ("llama3", "q8")],
+)
 def test_unknown_names_are_refused(name, precision):
     with pytest.raises(InputError):
         find(name, precision)
