@@ -12,7 +12,7 @@ from harness.__main__ import main
 from harness.adapters.implementation import ProcessImplementation
 from harness.adapters.manifest import Manifest, load
 from harness.adapters.toolchain import find, tool
-from harness.conformance.adopt import Outcome, adopt, default_path, limits
+from harness.conformance.adopt import Outcome, adopt, default_path, limits, search
 from harness.conformance.adopt.options import Option, file_names, mine, mine_program, role_of
 from harness.conformance.adopt.reading import Oracle, read
 from harness.conformance.adopt.shapes import FLAGS, common_shapes, mined_shapes, with_files
@@ -196,7 +196,9 @@ def test_a_program_that_runs_no_model_is_not_adopted(name, tmp_path):
 # ---- evidence
 
 
-def test_steps_that_leave_out_the_prompt_and_a_doubled_text_are_noted(tmp_path):
+@pytest.mark.parametrize("budget_s", [60.0, 0.0], ids=["in time", "on a machine that is far too slow"])
+def test_steps_that_leave_out_the_prompt_and_a_doubled_text_are_noted(budget_s, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "BUDGET_S", budget_s)
     told = " ".join(one.text for one in adopt(script("equals_stdin"), path=tmp_path / "impl.toml").evidence)
     assert "printed again" in told
     assert "No option was found for: seed" in told

@@ -26,6 +26,7 @@ __all__ = ["Progress", "Trial", "Trials", "Tried", "kind_of", "numbers_masked", 
 
 _HANGS = 2  # programs that hung this often get less time
 _HANGING_S = 2.0
+_SLOWER = 4.0  # times the longest run that ended by itself, and a run is no hang yet: the machine may be busy
 _MUTE = 6  # as many, all without a byte: nothing will change it
 _TEXT_BYTES = 30  # less is hardly a text
 _OTHER_PROMPT = b"Tom saw"
@@ -127,6 +128,7 @@ class Trials:
         tried: the greedy ones on a plain model, by the call.
         usage_kinds: outputs that explain how to call it.
         n_hung: trials that were ended by the limit of time.
+        slowest_s: the longest that ended by itself.
         forms: models that have been written in another form.
     """
 
@@ -140,6 +142,7 @@ class Trials:
     tried: dict[tuple[object, ...], Tried] = field(default_factory=dict)
     usage_kinds: set[str] = field(default_factory=set)
     n_hung: int = 0
+    slowest_s: float = 0.0
     forms: dict[tuple[Form, str], ModelFiles] = field(default_factory=dict)
 
     def oracle(self, form: Form) -> Oracle:
@@ -226,10 +229,11 @@ class Trials:
         if is_default and key in self.tried:
             return self.tried[key]
         request = Request(files.checkpoint, files.tokenizer, prompt, steps, temperature, topp, seed)
-        time_s = min(time_s or self.limits.time_s, _HANGING_S if self.n_hung >= _HANGS else self.limits.time_s)
-        run = ProcessImplementation(self.manifest(shape))
-        seen = run.run(request, replace(self.limits, time_s=time_s))
-        self.n_hung += isinstance(seen.failure, TimedOut)
+        seen = ProcessImplementation(self.manifest(shape)).run(request, self._limited(time_s))
+        if isinstance(seen.failure, TimedOut):
+            self.n_hung += 1
+        else:
+            self.slowest_s = max(self.slowest_s, seen.wall_s)
         prompted = read(seen.stdout, oracle.expect(prompt, steps))
         unprompted = read(seen.stdout, oracle.expect(b"", steps)) if prompt else prompted
         tried = Tried(_nothing(), shape, form, seen, prompted, unprompted)
@@ -248,6 +252,12 @@ class Trials:
         if is_default:
             self.tried[key] = tried
         return tried
+
+    def _limited(self, time_s: float | None) -> Limits:
+        """Limits of a trial: less time if `time_s` says so or others hung, unless the machine is merely slow."""
+        most = self.limits.time_s
+        wanted = min(time_s or most, _HANGING_S if self.n_hung >= _HANGS else most)
+        return replace(self.limits, time_s=min(most, max(wanted, _SLOWER * self.slowest_s)))
 
     def _promise(self, tried: Tried, prompt: bytes) -> int:
         """Say how near a failure is to an answer: an unknown option is far, a bad header is near."""
@@ -305,6 +315,11 @@ class Trials:
             score += 1
             words.append("twice the steps give a longer text")
         return score, words
+
+    @property
+    def n_ended(self) -> int:
+        """Trials that ended by themselves."""
+        return len(self.done) - self.n_hung
 
     @property
     def is_mute(self) -> bool:
