@@ -363,6 +363,12 @@ def test_a_program_has_its_own_minutes_and_the_others_go_on(tmp_path):
     assert found.took_s < 600
 
 
+def test_a_program_that_decodes_greedily_only_is_asked_for_nothing_else(tmp_path):
+    tally = fuzz([faulty("topp-ignored", greedy_only=True)], minutes=4, models=40, home=tmp_path).tallies[0]
+    assert tally.is_green
+    assert tally.kinds["TOKENS"] == {Kind.EXACT: 40}
+
+
 def test_two_processes_come_to_what_one_does(tmp_path):
     right, wrong, int8 = (
         ProcessImplementation(impl.manifest.model_copy(update={"name": name}))

@@ -239,7 +239,8 @@ class _Player:
         self._clock = clock
         from harness.conformance.fuzz.strategy import room_for
 
-        self.room: Room = room_for(trier.impl.manifest, is_sampled=is_sampled)
+        manifest = trier.impl.manifest
+        self.room: Room = room_for(manifest, is_sampled=is_sampled and not manifest.greedy_only)
         self._seen: set[int] = set()
         self._focus: tuple[str, Kind] | None = None
         self._smallest: tuple[Recipe, Asked] | None = None
