@@ -1,12 +1,13 @@
 """How well the dictionary names bugs: the figures of docs/diagnosis.md.
 
     python tools/diagnosis_figures.py compiled        # faults compiled into impls/c, through the gate
-    python tools/diagnosis_figures.py left-out        # the same with the fault itself missing from the dictionary
+    python tools/diagnosis_figures.py left-out        # the catalogue in numpy, each fault missing from the dictionary
     python tools/diagnosis_figures.py tokenizer       # faults of the tokenizer, in numpy, through the gate
     python tools/diagnosis_figures.py lower           # right programs of lower precision, one prompt at a time
 
 A program is judged on every case of the suite `core` whose model it reads, and all models together name its bug. With
---only NAME one fault is tried; --verbose tells what was said of each.
+--only NAME one fault is tried; --verbose tells what was said of each; --json FILE keeps the rows, and a run that is
+started again goes on with those that are missing, so that --part 1/3, 2/3 and 3/3 make a whole.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,22 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.adapters.implementation import Implementation, ProcessImplementation
-from harness.conformance.case import Case, select
+from harness.conformance.case import Case
 from harness.conformance.reference import rounded
 from harness.conformance.selftest.alarms import Batch, cases
 from harness.conformance.selftest.compiled import fault_files, patched
 from harness.conformance.selftest.naming import outcome_of
 from harness.conformance.selftest.ported import PortedFault
+from harness.conformance.text_route import Told, by_text, text_cases
 from harness.conformance.verify import verify_group
-from harness.diagnoses import combined
 from harness.diagnosis import CATALOGUE, Fate, Fault, Port, by_name
 from harness.engine import LIBRARY, Ops, Step
 from harness.engine.ops import Weight
 from harness.models import impls_dir, load, locate
-from harness.results import Conclusion, Diagnosis, Kind, Verdict
+from harness.results import Conclusion, Diagnosis
 
 Array = npt.NDArray[Any]
+Row = dict[str, Any]
 
 KINDS = {
     "f16": ("weights", "weights and cache", "everything"),
@@ -48,59 +50,30 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What was said of one program: the diagnoses of its models put together, and the seconds that they took."""
-
-    fault: str
-    found: Sequence[Diagnosis]
-    took_s: float
-    n_wrong: int
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What is named; nothing where two models name different bugs."""
-        return self.found[0].names if len(self.found) == 1 else ()
-
-    @property
-    def outcome(self) -> str:
-        """Exact, class, sibling (the same part of a port), wrong, or what else the diagnosis came to."""
-        if not self.n_wrong:
-            return "no mismatch"
-        if not self.found:
-            return "not diagnosed"
-        if len(self.found) > 1 and self.found[0].conclusion is Conclusion.NAMED:
-            return "contradictory"
-        return outcome_of(self.found[0], by_name(self.fault))
-
-    def document(self, what: str) -> dict[str, Any]:
-        """The row as JSON: what was said of one program, and what it was worth."""
-        first = self.found[0] if self.found else None
-        return {
-            "what": what,
-            "fault": self.fault,
-            "outcome": self.outcome,
-            "names": list(self.names),
-            "models": list(first.models) if first else [],
-            "explained": first.explained if first else 0,
-            "total": first.total if first else 0,
-            "right": first.right if first else 0,
-            "gain": round(first.gain, 1) if first else 0.0,
-            "wrong_cases": self.n_wrong,
-            "cpu_s": round(self.took_s, 2),
-        }
+def row_of(what: str, fault: Fault, told: Told, took_s: float) -> Row:
+    """What was said of one program, and what it was worth."""
+    first = told.found[0] if told.found else None
+    return {
+        "what": what,
+        "fault": fault.name,
+        "outcome": _outcome(told, fault),
+        "names": list(told.names),
+        "models": list(first.models) if first else [],
+        "explained": first.explained if first else 0,
+        "total": first.total if first else 0,
+        "right": first.right if first else 0,
+        "gain": round(first.gain, 1) if first else 0.0,
+        "wrong_cases": told.n_wrong,
+        "cpu_s": round(took_s, 2),
+    }
 
 
-def judged(impl: Implementation, fault: str, goldens: Sequence[Case], *, without: str = "") -> Row:
-    """Put a program to the gate and take what it says of the bug."""
-    verdicts: list[Verdict] = []
-    start = time.process_time()
-    suspects = [one for one in CATALOGUE if one.name != without]
-    for model in dict.fromkeys(case.model for case in goldens):
-        group = [case for case in goldens if case.model == model]
-        verdicts += verify_group(group, impl, files=locate(model.name), levels=("TEXT",), suspects=suspects)
-    n_wrong = sum(v.kind is Kind.MISMATCH for v in verdicts)
-    return Row(fault, combined(verdicts), time.process_time() - start, n_wrong)
+def _outcome(told: Told, fault: Fault) -> str:
+    if not told.n_wrong:
+        return "no mismatch"
+    if not told.found:
+        return "not diagnosed"
+    return "contradictory" if told.is_contradictory else outcome_of(told.found[0], fault)
 
 
 def compiled() -> Iterator[tuple[str, Implementation]]:
@@ -121,18 +94,19 @@ def ported(faults: Sequence[Fault]) -> Iterator[tuple[str, Implementation]]:
 
 def table(rows: Sequence[Row], what: str) -> None:
     """Print what became of all programs."""
-    outcomes = Counter(row.outcome for row in rows)
-    seen = [row for row in rows if row.outcome != "no mismatch"]
-    named = [row for row in seen if row.outcome in ("exact", "class")]
-    sizes = [len(row.names) for row in named]
+    outcomes = Counter(row["outcome"] for row in rows)
+    seen = [row for row in rows if row["outcome"] != "no mismatch"]
+    good = ("exact", "class") if what != "left-out" else ("unknown", "lower precision", "sibling")
+    right = [row for row in seen if row["outcome"] in good]
+    sizes = [len(row["names"]) for row in seen if row["outcome"] in ("exact", "class")]
     print(f"{what}: {len(rows)} programs, {len(seen)} with a mismatch")
     print("  " + ", ".join(f"{n} {outcome}" for outcome, n in outcomes.most_common()))
     if seen:
-        print(f"  named up to class: {len(named)} of {len(seen)}, {len(named) / len(seen):.1%}")
+        print(f"  {' or '.join(good)}: {len(right)} of {len(seen)}, {len(right) / len(seen):.1%}")
+        seconds = sorted(row["cpu_s"] for row in seen)
+        print(f"  CPU seconds for all models: median {statistics.median(seconds):.1f}, largest {seconds[-1]:.1f}")
     if sizes:
         print(f"  class: median {statistics.median(sizes):g}, largest {max(sizes)}")
-        seconds = sorted(row.took_s for row in seen)
-        print(f"  CPU seconds for all models: median {statistics.median(seconds):.1f}, largest {seconds[-1]:.1f}")
 
 
 # ---- lower precisions --------------------------------------------------------------------------------------------
@@ -201,7 +175,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="comma list of faults, or of lower precisions")
     parser.add_argument("--prompts", type=int, default=6, help="for each model and precision")
     parser.add_argument("--suite", default="core", help="comma list")
-    parser.add_argument("--json", type=Path, help="append a JSON object a line for each program")
+    parser.add_argument("--json", type=Path, help="a row for each program; those in it are not tried again")
+    parser.add_argument("--int8", action="store_true", help="on the int8 models of those names")
     parser.add_argument("--models", default="gqa,mha,mqa", help="comma list")
     parser.add_argument("--part", default="1/1", help="every n-th program: 2/3 is the second of three parts")
     parser.add_argument("--quick", action="store_true", help="only the quick cases")
@@ -210,32 +185,51 @@ def main() -> None:
     if options.what == "lower":
         accusations(options.models.split(","), options.prompts, only=options.only, verbose=options.verbose)
         return
-    found = select(options.suite.split(","), quick=options.quick)
-    goldens = [case for case in found if case.is_run and not case.is_chat]
-    if options.what in ("compiled", "left-out"):
+    models = options.models.split(",")
+    chosen = {is_int8: cases_for(models, options, is_int8=is_int8) for is_int8 in (False, True)}
+    if options.what == "compiled":
         programs = compiled()
     else:
         tokenizer = [one for one in CATALOGUE if one.component == "tokenizer"]
         programs = ported(tokenizer if options.what == "tokenizer" else CATALOGUE)
-    rows = []
+    rows = [row for row in kept(options.json) if row["what"] == options.what]
+    done = {row["fault"] for row in rows}
     part, _, parts = options.part.partition("/")
     for at, (name, impl) in enumerate(programs):
-        if options.only and name not in options.only.split(","):
+        if name in done or (options.only and name not in options.only.split(",")):
             continue
         if at % int(parts) != int(part) - 1:
             continue
-        is_int8 = by_name(name).component == "int8"
-        wanted = {f"{model}-q8" if is_int8 else model for model in options.models.split(",")}
-        mine = [case for case in goldens if case.model.name.partition("/")[0] in wanted]
-        row = judged(impl, name, mine, without=name if options.what == "left-out" else "")
+        fault = by_name(name)
+        suspects = [one for one in CATALOGUE if options.what != "left-out" or one.name != name]
+        start = time.process_time()
+        told = by_text(impl, chosen[_is_of_int8(fault)], suspects=suspects)
+        row = row_of(options.what, fault, told, time.process_time() - start)
         rows.append(row)
         if options.json:
             with options.json.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row.document(options.what)) + "\n")
-        said = "; ".join(f"{'+'.join(one.models)}: {_told(one)}" for one in row.found)
-        if options.verbose or row.outcome not in ("exact", "class"):
-            print(f"  {row.outcome:12} {name} ({row.took_s:.1f} s, {row.n_wrong} wrong): {said}", flush=True)
+                file.write(json.dumps(row) + "\n")
+        said = "; ".join(f"{'+'.join(one.models)}: {_told(one)}" for one in told.found)
+        if options.verbose or row["outcome"] not in ("exact", "class"):
+            print(f"  {row['outcome']:12} {name} ({row['cpu_s']:.1f} s, {told.n_wrong} wrong): {said}", flush=True)
     table(rows, options.what)
+
+
+def _is_of_int8(fault: Fault) -> bool:
+    return fault.component == "int8" or fault.name.startswith("v2-")
+
+
+def cases_for(models: Sequence[str], options: argparse.Namespace, *, is_int8: bool) -> list[Case]:
+    """Golden runs of some models, or of the same in int8."""
+    wanted = [f"{model}-q8" for model in models] if is_int8 or options.int8 else models
+    return text_cases(wanted, options.suite.split(","), quick=options.quick)
+
+
+def kept(path: Path | None) -> list[Row]:
+    """The rows of an earlier run, which are not measured again."""
+    if path is None or not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 if __name__ == "__main__":

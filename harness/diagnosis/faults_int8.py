@@ -136,6 +136,7 @@ INT8 = (
         "x / scale is cut off instead of rounded",
         "round half away from zero",
         _quantising(rounded=np.trunc),
+        as_if="x / scale were cut off instead of rounded",
     ),
     Fault(
         "int8-over-128",
@@ -162,6 +163,7 @@ INT8 = (
         "the scale is taken from the largest value, not the largest magnitude",
         "max |x|",
         _quantising(largest=lambda groups: groups.max(axis=-1)),
+        as_if="the scale of a group came from its largest value, not from its largest magnitude",
     ),
     Fault(
         "int8-one-scale",
@@ -219,6 +221,7 @@ INT8 = (
         "the scale of a weight is looked up by its column alone",
         "(row * n + column) / group_size",
         _replaced(lambda name, x, w: _product(x, w, scale_index=lambda row, start, n, size: start // size + 0 * row)),
+        as_if="the scale of a weight were looked up by its column alone",
     ),
     Fault(
         "int8-sum-in-16-bits",
@@ -227,6 +230,7 @@ INT8 = (
         "products are added up in 16 bits, and wrap",
         "use 32 bits",
         _replaced(lambda name, x, w: _product(x, w, summed=_sixteen_bits)),
+        as_if="int8 products were added up in 16 bits, and wrapped",
     ),
     Fault(
         "int8-activations-in-float",
@@ -235,6 +239,7 @@ INT8 = (
         "weights are dequantised, activations are left in float32",
         "quantise activations too",
         _replaced(_float_activations),
+        as_if="weights were dequantised, and activations left in float32",
     ),
     Fault(
         "int8-tails-counted",
@@ -243,6 +248,7 @@ INT8 = (
         "the short group at the end of a row is counted, and every weight has its own scale",
         "llama2.c leaves the tail out, and takes scales by (row * n + column) / group_size",
         _replaced(_whole_rows),
+        as_if="the short group at the end of a row counted, and every row had scales of its own",
     ),
     Fault(
         "int8-zero-group",
@@ -251,6 +257,7 @@ INT8 = (
         "0 / 0 is converted to an integer, or multiplied on",
         "a group of zeros has codes 0",
         _replaced(lambda name, x, w: _product(x, w, quantise=_nan_group)),
+        as_if="a group of zeros were divided by its scale, 0",
     ),
     Fault(
         "int8-classifier-in-float",

@@ -170,6 +170,7 @@ LOADING = (
         "vocab_size is used with its sign",
         "a negative vocab_size means an untied classifier; its absolute value counts",
         reader(vocab_size=lambda number: number),
+        as_if="vocab_size were used with its sign, which is negative where the classifier is separate",
     ),
     Fault(
         "negative-vocab-tied",
@@ -178,14 +179,16 @@ LOADING = (
         "the sign of vocab_size is dropped, and the embedding always is the classifier",
         "vocab_size < 0: read the classifier at the end of the file",
         reader(tied=lambda number: True),
+        as_if="the sign of vocab_size were dropped, and the embedding always were the classifier",
     ),
     Fault(
         "tables-not-skipped",
         "loading",
         "noise on models with a classifier of their own; tied models are right",
         "the classifier is read right after the final norm",
-        "skip the two RoPE tables, 2 * seq_len * head_dim / 2 floats",
+        "skip the two RoPE tables, seq_len * head_size / 2 floats each",
         reader(sections=_without_tables),
+        as_if="the classifier were read right behind rms_final_weight, where freq_cis_real and freq_cis_imag are",
     ),
     Fault(
         "tables-not-written",
@@ -194,6 +197,7 @@ LOADING = (
         "an exporter leaves out the RoPE tables that nobody uses",
         "write them, if only as zeros",
         reader(written=_written_without_tables),
+        as_if="freq_cis_real and freq_cis_imag were missing from the file: its exporter left them out",
     ),
     Fault(
         "tables-of-other-length",
@@ -202,6 +206,7 @@ LOADING = (
         "seq_len is lowered before the tables are skipped",
         "skip by the seq_len of the file",
         reader(sections=_half_tables),
+        as_if="seq_len were changed before freq_cis_real and freq_cis_imag are skipped by it",
     ),
     Fault(
         "v0-ffn-norm-second",
@@ -210,30 +215,34 @@ LOADING = (
         "the feed-forward norms are expected right after the attention's, as in version 1",
         "in version 0 they stand between wo and w1",
         reader(sections=_reordered(*_moved("ffn_norm", "attn_norm"))),
+        as_if="rms_ffn_weight were read right behind rms_att_weight, as in version 1 of the file",
     ),
     Fault(
         "v0-w3-before-w2",
         "loading",
         "garbage from the first token on",
         "w1, w3, w2 are read in this order",
-        "w1, w2, w3: the down projection is in the middle",
+        "read w1, w2, w3: the down projection is in the middle",
         reader(sections=_reordered(*_moved("w_down", "w_up"))),
+        as_if="the feed-forward weights were read in the order w1, w3, w2",
     ),
     Fault(
         "v0-layers-interleaved",
         "loading",
         "garbage from the first token on; a model of one layer is right",
         "all tensors of layer 0 are read, then all of layer 1",
-        "all layers of one kind stand together",
+        "the file has rms_att_weight of all layers, then wq of all layers, and so on",
         reader(sections=_by_layer),
+        as_if="all weights of layer 0 were read, then all of layer 1, and so on",
     ),
     Fault(
         "wk-wv-square",
         "loading",
         "garbage, or reading behind the end, where heads share keys; right for MHA",
         "wk and wv are taken for dim x dim",
-        "they are kv_dim x dim",
+        "they are dim x kv_dim, kv_dim = dim * n_kv_heads / n_heads",
         reader(sections=_square_keys),
+        as_if="wk and wv were dim x dim",
     ),
     Fault(
         "v1-in-v0-order",
@@ -242,6 +251,7 @@ LOADING = (
         "only the header is read as version 1's; the payload is taken to start with the embedding",
         "in version 1 all norms come first, and there are no RoPE tables",
         reader(version=1, sections=_v0_order),
+        as_if="the weights of a version 1 file were read in the order of version 0",
     ),
     Fault(
         "header-big-endian",
@@ -250,6 +260,7 @@ LOADING = (
         "the header is read in network byte order",
         "little-endian",
         reader(integers=lambda head, at, n: struct.unpack_from(f">{n}i", head, at)),
+        as_if="the header were read in network byte order",
     ),
     Fault(
         "header-64-bit",
@@ -258,6 +269,7 @@ LOADING = (
         "the header's fields are read as 64-bit integers (long, i64, int in some languages)",
         "seven 32-bit integers",
         reader(integers=lambda head, at, n: struct.unpack_from(f"<{n}q", head.ljust(at + 8 * n, b"\0"), at)),
+        as_if="the header's seven numbers were read as 64-bit integers (long, i64, int in some languages)",
     ),
     Fault(
         "size-of-tied-file",
@@ -266,6 +278,7 @@ LOADING = (
         "the file's size is compared with the formula for tied models",
         "add vocab_size * dim floats if vocab_size is negative",
         reader(accepts=_tied_formula),
+        as_if="the file's size were checked by the formula for a shared classifier",
     ),
     Fault(
         "v2-header-padded",
@@ -274,6 +287,7 @@ LOADING = (
         "the header is read as a struct, whose group size is aligned to byte 40",
         "the group size is at byte 37, right behind the flag",
         reader(group_size=lambda head: struct.unpack_from("<i", head, 40)[0]),
+        as_if="the header were read as a C struct, whose group size is aligned to byte 40",
     ),
     Fault(
         "v2-group-size-64",
@@ -282,30 +296,34 @@ LOADING = (
         "the group size is a constant",
         "read it from byte 37",
         reader(group_size=lambda head: 64),
+        as_if="the group size were 64, whatever the header says",
     ),
     Fault(
         "v2-scales-first",
         "loading",
         "NaN logits, <unk> for ever, from int8 files",
         "each tensor's scales are read before its codes",
-        "codes first, then scales",
+        "int8 values first, then scales",
         reader(places=_scales_first),
+        as_if="each tensor's scales were read before its int8 values",
     ),
     Fault(
         "v2-all-codes-first",
         "loading",
         "NaN logits, <unk> for ever, from int8 files",
         "the codes of all layers of a kind are read, then their scales",
-        "each layer's codes are followed by its own scales",
+        "each layer's int8 values are followed by its own scales",
         reader(places=_all_codes_first),
+        as_if="the int8 values of all layers of one kind were read, then all their scales",
     ),
     Fault(
         "v2-final-norm-first",
         "loading",
         "wrong within a few tokens, from int8 files",
         "the final norm is expected before the norms of the layers",
-        "attention norms, feed-forward norms, final norm",
+        "rms_att_weight, rms_ffn_weight, rms_final_weight",
         reader(sections=_final_norm_first),
+        as_if="rms_final_weight were read before the norms of the layers",
     ),
     Fault(
         "v2-codes-unsigned",
@@ -314,6 +332,7 @@ LOADING = (
         "codes are read as unsigned bytes",
         "int8 is signed",
         ops(embed=_unsigned_embedding, matmul=_unsigned_product),
+        as_if="int8 values were read as unsigned bytes",
     ),
 )
 
@@ -376,26 +395,28 @@ CONVERSION = (
         "loading",
         "position 0 is exact; nonsense after a few tokens",
         "wq and wk come from a Hugging Face model, whose rows are in halves, and are used as they are",
-        "reorder the rows of every head from (j, j + head_dim / 2) to (2j, 2j + 1)",
+        "reorder the rows of every head from (j, j + head_size / 2) to (2j, 2j + 1)",
         reader(
             converted=_mapped(
                 wq=lambda config, w: _to_halves(w, config.n_heads),
                 wk=lambda config, w: _to_halves(w, config.n_kv_heads),
             )
         ),
+        as_if="wq and wk came from a Hugging Face model, which turns halves of a head, and were used as they are",
     ),
     Fault(
         "hf-rows-reordered-twice",
         "loading",
         "position 0 is exact; fluent for some ten tokens, then nonsense, as with rope-half-split",
         "rows are reordered as for a Hugging Face model, though the weights are Meta's (.pth, .pt, .bin)",
-        "leave them",
+        "leave them as they are",
         reader(
             converted=_mapped(
                 wq=lambda config, w: _to_pairs(w, config.n_heads),
                 wk=lambda config, w: _to_pairs(w, config.n_kv_heads),
             )
         ),
+        as_if="the rows of wq and wk were reordered as for a Hugging Face model, and these weights are Meta's",
     ),
     Fault(
         "hf-k-by-query-heads",
@@ -404,14 +425,16 @@ CONVERSION = (
         "the rows of wk are reordered in n_heads heads",
         "in n_kv_heads heads",
         reader(converted=_mapped(wk=_k_by_query_heads)),
+        as_if="the rows of wk were reordered in n_heads heads instead of n_kv_heads",
     ),
     Fault(
         "hf-k-rows-kept",
         "loading",
         "position 0 is exact; nonsense after some tokens",
         "the rows of wq are reordered, those of wk are not",
-        "both",
+        "reorder both",
         reader(converted=_mapped(wk=lambda config, w: _to_halves(w, config.n_kv_heads))),
+        as_if="the rows of wq were reordered, as a Hugging Face model's must be, and those of wk were not",
     ),
     Fault(
         "shards-on-one-axis",
@@ -420,6 +443,7 @@ CONVERSION = (
         "all tensors of several consolidated files are joined by rows",
         "wo, w2 and the embedding are cut by columns",
         reader(converted=_mapped(wo=_one_axis, w_down=_one_axis)),
+        as_if="the parts of a model in several files were all joined by rows",
     ),
     Fault(
         "prefix-not-stripped",
@@ -428,5 +452,6 @@ CONVERSION = (
         "a state dict's names begin with _orig_mod., none matches, and a lenient load keeps the initial weights",
         "strip the prefix, and load strictly",
         reader(converted=_untrained),
+        as_if="no weight of the state dict were found (names begin with _orig_mod.), and the initial ones stayed",
     ),
 )

@@ -85,6 +85,7 @@ GENERATOR = (
         "the lower 32 bits of the product are taken",
         "shift right by 32",
         sampler(output=lambda state: (state * _MULTIPLIER) & 0xFFFFFFFF),
+        as_if="the random number were the lower 32 bits of the product, not the upper",
     ),
     Fault(
         "rng-state-unmasked",
@@ -93,6 +94,7 @@ GENERATOR = (
         "integers have no limit (Python, BigInt), and state << 25 is not cut to 64 bits before it is shifted right",
         "& 0xFFFFFFFFFFFFFFFF after the left shift",
         sampler(advanced=_unmasked),
+        as_if="rng_state << 25 were not cut to 64 bits, where integers have no limit (Python, BigInt)",
     ),
     Fault(
         "rng-shift-32-bit",
@@ -101,6 +103,7 @@ GENERATOR = (
         "state << 25 is computed in 32 bits",
         "use unsigned 64-bit integers throughout",
         sampler(advanced=_narrow_shift),
+        as_if="rng_state << 25 were computed in 32 bits",
     ),
     Fault(
         "rng-in-doubles",
@@ -109,6 +112,7 @@ GENERATOR = (
         "the state is a JavaScript number, which holds 53 bits",
         "use BigInt with asUintN(64, ...), or two 32-bit halves",
         sampler(advanced=_in_doubles),
+        as_if="rng_state were a JavaScript number, which holds 53 bits",
     ),
     Fault(
         "rng-checked-product",
@@ -117,6 +121,7 @@ GENERATOR = (
         "the product is checked for overflow (Zig's *, Rust's * in debug builds)",
         "use the wrapping product: *% in Zig, wrapping_mul in Rust",
         sampler(output=_checked),
+        as_if="the product in the generator were checked for overflow (Zig's *, Rust's * in debug builds)",
     ),
     Fault(
         "coin-32-bits",
@@ -134,6 +139,7 @@ GENERATOR = (
         "a random number is drawn for the forced tokens of the prompt too",
         "sample only where the prompt does not say what follows",
         ops(draws_coin=_always),
+        as_if="a random number were drawn for each token of the prompt too",
     ),
     Fault(
         "coin-when-greedy",
@@ -152,6 +158,7 @@ GENERATOR = (
         "the seed is cut to 32 bits without its sign",
         "sign-extend the 32-bit seed to 64 bits",
         sampler(seeded=lambda seed, clock: (seed & 0xFFFFFFFF) or clock),
+        as_if="the seed were cut to 32 bits without its sign",
     ),
     Fault(
         "seed-zero-kept",
@@ -160,6 +167,7 @@ GENERATOR = (
         "seed 0 is taken as it is, the one state that xorshift never leaves",
         "0 means the time",
         sampler(seeded=lambda seed, clock: 0 if seed == 0 else SAMPLER.seeded(seed, clock)),
+        as_if="seed 0 were taken as it is",
     ),
 )
 
@@ -244,6 +252,7 @@ SAMPLING = (
         "logits are multiplied by the temperature",
         "divide them",
         sampler(probabilities=_multiplied),
+        as_if="logits were multiplied by the temperature instead of divided",
     ),
     Fault(
         "temperature-after-softmax",
@@ -252,6 +261,7 @@ SAMPLING = (
         "probabilities are divided by the temperature",
         "divide logits, then softmax",
         sampler(probabilities=_after_softmax),
+        as_if="probabilities were divided by the temperature, not logits",
     ),
     Fault(
         "temperature-zero-divides",
@@ -260,6 +270,7 @@ SAMPLING = (
         "temperature 0 is not told apart, and logits are divided by it",
         "take the argmax at temperature 0",
         sampler(is_greedy=lambda temperature, topp: False),
+        as_if="logits were divided by the temperature even where it is 0",
     ),
     Fault(
         "sampler-softmax-overflows",
@@ -268,6 +279,7 @@ SAMPLING = (
         "exp(logit / temperature) without subtracting the largest",
         "exp(logit - max)",
         sampler(probabilities=_without_maximum),
+        as_if="the sampler took exp(logit) without subtracting the largest logit first",
     ),
     Fault(
         "topp-ignored",
@@ -276,6 +288,7 @@ SAMPLING = (
         "-p is read and not used",
         "sample from the nucleus",
         sampler(uses_nucleus=lambda topp: False),
+        as_if="-p were read and not used",
     ),
     Fault(
         "topp-unsorted",
@@ -284,6 +297,7 @@ SAMPLING = (
         "the nucleus is taken in the order of ids",
         "sort by probability first",
         sampler(ordered=_in_id_order),
+        as_if="top-p took tokens in the order of their ids",
     ),
     Fault(
         "topp-ascending",
@@ -292,6 +306,7 @@ SAMPLING = (
         "sorted with the least probable first",
         "most probable first",
         sampler(ordered=_ascending),
+        as_if="top-p sorted the least probable token first",
     ),
     Fault(
         "topp-unstable-sort",
@@ -300,6 +315,7 @@ SAMPLING = (
         "the sort does not keep equals in the order of their ids",
         "use a stable sort, or compare ids last",
         sampler(ordered=_ties_reversed),
+        as_if="top-p's sort did not keep equally probable tokens in the order of their ids",
     ),
     Fault(
         "topp-without-crossing",
@@ -308,6 +324,7 @@ SAMPLING = (
         "the token whose probability crosses top-p is left out",
         "it belongs to the nucleus",
         sampler(nucleus=_without_crossing),
+        as_if="top-p left out the token whose probability crosses it",
     ),
     Fault(
         "topp-without-crossing-rescaled",
@@ -316,6 +333,7 @@ SAMPLING = (
         "the token whose probability crosses top-p is left out, and the coin is scaled by what remains",
         "it belongs to the nucleus",
         sampler(nucleus=_without_crossing_rescaled),
+        as_if="top-p left out the token whose probability crosses it, and the coin were scaled by what remains",
     ),
     Fault(
         "topp-at-least",
@@ -333,6 +351,7 @@ SAMPLING = (
         "the coin is compared as it is with the sums of the nucleus",
         "multiply it by the mass that was kept",
         sampler(threshold=lambda drawn, mass, topp: drawn),
+        as_if="top-p did not scale the coin by the mass that it kept",
     ),
     Fault(
         "topp-scaled-by-topp",
@@ -341,6 +360,7 @@ SAMPLING = (
         "the coin is multiplied by topp",
         "multiply it by the mass that was kept, which is more",
         sampler(threshold=lambda drawn, mass, topp: np.float32(drawn * np.float32(topp))),
+        as_if="top-p scaled the coin by topp instead of the mass that it kept",
     ),
     Fault(
         "topp-cutoff-undivided",
@@ -349,6 +369,7 @@ SAMPLING = (
         "tokens below 1 - topp are dropped",
         "below (1 - topp) / (vocab_size - 1)",
         sampler(cutoff=_plain(lambda topp, n: 1 - topp)),
+        as_if="top-p dropped tokens below 1 - topp instead of (1 - topp) / (vocab_size - 1)",
     ),
     Fault(
         "topp-cutoff-of-topp",
@@ -357,6 +378,7 @@ SAMPLING = (
         "tokens below topp / (vocab_size - 1) are dropped",
         "below (1 - topp) / (vocab_size - 1)",
         sampler(cutoff=_plain(lambda topp, n: topp / (n - 1))),
+        as_if="top-p dropped tokens below topp / (vocab_size - 1) instead of (1 - topp) / (vocab_size - 1)",
     ),
     Fault(
         "topp-no-cutoff",
@@ -377,6 +399,7 @@ SAMPLING = (
         "top-p 0 is taken for: only the best token",
         "0 and 1 turn top-p off",
         sampler(is_greedy=lambda temperature, topp: temperature == 0 or topp == 0),
+        as_if="-p 0 meant the likeliest token only",
     ),
     Fault(
         "topp-clamped",
@@ -385,6 +408,7 @@ SAMPLING = (
         "a top-p outside of [0, 1] is moved to the nearer end",
         "it becomes 0.9",
         sampler(settings=_clamped),
+        as_if="a -p outside of [0, 1] were moved to the nearer end",
     ),
     Fault(
         "probabilities-summed-in-double",
@@ -403,6 +427,7 @@ SAMPLING = (
         "logit >= best replaces the best",
         "logit > best: the lowest id wins",
         ops(argmax=_last_maximum),
+        as_if="of equal logits the last won: >= instead of >",
     ),
     Fault(
         "argmax-nan-wins",
@@ -411,6 +436,7 @@ SAMPLING = (
         "a library's argmax, for which NaN is the maximum",
         "compare with >, which NaN never wins",
         ops(argmax=_nan_wins),
+        as_if="NaN won the argmax, as in some libraries",
     ),
     Fault(
         "argmax-of-probabilities",
@@ -419,5 +445,6 @@ SAMPLING = (
         "the greedy choice is made after the softmax",
         "take the argmax of the logits",
         ops(argmax=_after_probabilities),
+        as_if="the argmax were taken of probabilities, after the softmax",
     ),
 )

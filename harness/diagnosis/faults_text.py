@@ -97,7 +97,7 @@ _STORIES = {
     "leftmost-first": (
         "only words that merge in several ways show it (here, lllly)",
         "the first pair that is a piece is merged, whatever its score",
-        "the pair of the highest score",
+        "merge the pair of the highest score",
     ),
     "ties-right": (
         "only repeated letters show it (oooo)",
@@ -107,7 +107,7 @@ _STORIES = {
     "lowest-score": (
         "only words that merge in several ways show it (here, lllly)",
         "the pair of the lowest score is merged first",
-        "the highest",
+        "merge the pair of the highest score",
     ),
     "longest-match": (
         "often the same, but not for all words (here, lllly)",
@@ -145,6 +145,18 @@ _AS_IF = {
     "floor-1e9": "the search for the best pair to merge started at -1e9 instead of -1e10",
     "floor-100": "the search for the best pair to merge started at -100 instead of -1e10",
     "floor-0": "the search for the best pair to merge started at 0, and scores are negative",
+    "no-bos": "the prompt were encoded without BOS (id 1) in front",
+    "eos-appended": "EOS (id 2) were appended to the prompt",
+    "dummy-prefix-on-empty": "an empty prompt got the space in front (the dummy prefix) too",
+    "dummy-prefix-unless-space": "a prompt that begins with a space got none in front (no dummy prefix)",
+    "squeezed": "every run of spaces in the prompt were made one space",
+    "meta-space": "U+2581 in the prompt were taken for a space",
+    "specials-parsed": "<s> and </s> in the prompt became ids 1 and 2",
+    "unk-for-unknown": "characters without a piece became <unk> (id 0)",
+    "unknown-dropped": "characters without a piece were left out",
+    "leftmost-first": "the encoder merged the first pair that is a piece, whatever its score",
+    "lowest-score": "the encoder merged the pair of the lowest score first",
+    "longest-match": "the encoder took the longest piece from left to right instead of merging pairs by score",
 }
 
 
@@ -174,6 +186,7 @@ TOKENIZER = (
         "pieces are decoded to text and kept in a map by it, where bytes from 0x80 on collide as U+FFFD",
         "keep pieces as bytes",
         encoder(encoded=_by_decoded_text),
+        as_if="pieces were looked up by their decoded text, in which all bytes from 0x80 on are the same (U+FFFD)",
     ),
     Fault(
         "tokenizer-size-checked",
@@ -231,6 +244,7 @@ PRINTING = (
         "pieces are printed as they are",
         "strip one leading space from the piece after BOS",
         _shown(_never_after_bos),
+        as_if="the space that begins the first piece after BOS were printed",
     ),
     Fault(
         "spaces-stripped",
@@ -239,6 +253,7 @@ PRINTING = (
         "the previous token is never updated, so that every piece is taken to follow BOS",
         "set token = next after printing",
         _shown(_always_after_bos),
+        as_if="every piece lost its leading space, as if it followed BOS: token is never set to next",
     ),
     Fault(
         "byte-pieces-literal",
@@ -247,6 +262,7 @@ PRINTING = (
         "byte pieces are printed as they are spelled",
         "print their byte",
         _shown(_spelled_out),
+        as_if="byte pieces were printed as they are spelled, <0x0A>",
     ),
     Fault(
         "bytes-unfiltered",
@@ -255,6 +271,7 @@ PRINTING = (
         "every byte is printed",
         "a piece of one byte only if that is printable ASCII or white space",
         _shown(lambda tokenizer, previous, token: tokenizer.decode_piece(previous, token)),
+        as_if="every byte piece were printed, even where it is not printable",
     ),
     Fault(
         "pieces-as-text",
@@ -263,6 +280,7 @@ PRINTING = (
         "each piece is decoded to text for itself",
         "write bytes, or decode across pieces",
         _shown(_piece_by_piece),
+        as_if="each piece were decoded to text for itself",
     ),
     Fault(
         "fed-token-printed",
@@ -271,6 +289,7 @@ PRINTING = (
         "the token that was fed is printed, not the one that follows",
         "print next",
         printer(printed_ids=_fed),
+        as_if="the token that was fed were printed, not the next one",
     ),
     Fault(
         "prompt-from-argument",
@@ -279,6 +298,7 @@ PRINTING = (
         "the prompt is printed from the command line",
         "print its pieces, decoded like all others",
         printer(echo=_argument),
+        as_if="the prompt were printed from the command line, not from its pieces",
     ),
     Fault(
         "prompt-not-echoed",
@@ -287,5 +307,6 @@ PRINTING = (
         "only new tokens are printed",
         "print the prompt's pieces too",
         printer(echo=_nothing),
+        as_if="the prompt were not printed",
     ),
 )

@@ -226,3 +226,11 @@ def test_the_order_of_the_evidence_does_not_matter(gqa, noise, right):
     said = evidence(gqa, faulted(by_name("heads-first")), right)
     one, other = (diagnose(gqa, order, noise=noise) for order in (said, said[::-1]))
     assert replace(one, runner_up=None) == replace(other, runner_up=None)
+
+
+def test_what_else_explains_everything_is_told_for_other_models_to_judge(gqa, noise, right):
+    found = diagnose(gqa, evidence(gqa, faulted(by_name("rope-half-split")), right), noise=noise)
+    weighed = [one for one in found.weighed if one.explains_all]
+    assert {one.name for one in weighed} >= set(found.names) == {"rope-half-split", "hf-rows-reordered-twice"}
+    assert all(one.gain >= 12 for one in found.suspects)
+    assert found.runner_up.name in {one.name for one in found.weighed if not one.explains_all}

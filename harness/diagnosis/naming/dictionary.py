@@ -19,17 +19,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.diagnoses import once
-from harness.diagnosis.diagnosis import Conclusion, Diagnosis, Suspect
+from harness.diagnosis.diagnosis import Conclusion, Diagnosis
 from harness.diagnosis.fault import Fault
 from harness.diagnosis.faults import CATALOGUE
+from harness.diagnosis.naming.conclusion import WEIGHED, Score, concluded, reached
 from harness.diagnosis.naming.evidence import Evidence, Noise
 from harness.diagnosis.naming.hypotheses import RIGHT, Hypothesis, applicable, in_one_layer, pairs
 from harness.diagnosis.naming.printed import Printed
@@ -47,6 +47,7 @@ THRESHOLD = 12.0
 """Nats by which a fault must be likelier than a right program of any precision; calibrated in docs/diagnosis.md."""
 
 _FOR_MORE = 5.0  # nats more, where a fault was looked for among ever so many more: one layer only, two together
+_FIRST = 6  # tokens of the screen of hundreds
 _SCREEN = (32, 128, 384)  # tokens of each screen
 _OUT = 40.0  # nats behind the best at which a fault is out, unless it is among the first
 _LEFT = (64, 32, 12)  # faults that are left after each screen at the most
@@ -56,12 +57,6 @@ _STRICT = (
     10.0  # noise floors of the model's own that a walk allows for: a fault may have more noise than a right model
 )
 _MOST, _ALL = 700, 4000  # tokens that are scored; and where only a lower precision is told from a bug by them
-_MISREAD = 200  # tokens of text of which one may be misread: bytes that two pieces print, pieces that print none
-_SAME = 0.5  # nats within which faults that explain everything are one class
-_WEIGHED, _NEAR = (
-    16,
-    4,
-)  # suspects that are told to whoever puts models together: those that explain all, and near ones
 _N_PAIRED = 4  # faults to which a second is added
 _MAX_LAYERS = 8  # of a model in which faults are tried in one layer only
 _NEVER: Array = np.full(1, -math.inf)  # the margin of a token that a hypothesis cannot have said
@@ -73,20 +68,6 @@ class _Read(NamedTuple):
 
     evidence: Evidence
     trial: Trial
-
-
-@dataclass(frozen=True, slots=True)
-class _Score:
-    """How well a hypothesis explains all evidence: margins of its tokens, one array for each piece of evidence."""
-
-    hypothesis: Hypothesis
-    found: tuple[Array, ...]
-    likelihood: float
-    rivals: tuple[Array, ...] = ()  # what a right port makes of the same tokens after the honest prompt, where any
-
-    @property
-    def margins(self) -> Array:
-        return np.concatenate(self.found)
 
 
 def diagnose(
@@ -142,17 +123,17 @@ class _Search:
         forward = [one for one in self.hypotheses if one.family == "forward"]
         others = [one for one in self.hypotheses if one.family != "forward"]
         right, scores = self._scored([RIGHT], others)
-        found = self._verdict(right, scores, self.threshold)
+        found = self._concluded(right, scores, self.threshold)
         if found.conclusion is Conclusion.NAMED:
             return found
         screened = self._screened(forward)
         scores.sort(key=lambda score: -score.likelihood)
-        whole = [score for score in scores if self._reached(score) is not None]
-        nearest = [score.hypothesis for score in (whole or scores[:2])[:_WEIGHED]]
-        best = self._verdict(*self._scored(screened, nearest), self.threshold)
+        whole = [score for score in scores if reached(score, self.noise) is not None]
+        nearest = [score.hypothesis for score in (whole or scores[:2])[:WEIGHED]]
+        best = self._concluded(*self._scored(screened, nearest), self.threshold)
         if best.conclusion is Conclusion.LOWER_PRECISION:  # a small difference: see whether more of it tells
             self.most = _ALL
-            best = self._verdict(*self._scored(screened[: 1 + _LENIENT], nearest), self.threshold)
+            best = self._concluded(*self._scored(screened[: 1 + _LENIENT], nearest), self.threshold)
         if best.conclusion is not Conclusion.UNKNOWN or all(
             one.rest is None and not one.is_whole for one in self._wrong
         ):
@@ -163,7 +144,7 @@ class _Search:
         quick = [one for one in forward if "in_decode_order" not in one.port.ops]
         further += pairs([one for one in screened if one in quick][:_N_PAIRED], quick)
         self.n_tried += len(further)
-        found = self._verdict(*self._scored(self._screened(further), []), self.threshold + _FOR_MORE)
+        found = self._concluded(*self._scored(self._screened(further, strictly=True), []), self.threshold + _FOR_MORE)
         if found.conclusion is not Conclusion.NAMED:
             return replace(best, n_tried=self.n_tried)
         return found if found.runner_up else replace(found, runner_up=best.runner_up)
@@ -172,15 +153,22 @@ class _Search:
     def _wrong(self) -> list[Evidence]:
         return [one for one in self.evidence if not one.is_right]
 
-    def _screened(self, hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
-        """RIGHT, and what is not out after the tokens that are known for certain, the likeliest first."""
+    def _screened(self, hypotheses: Sequence[Hypothesis], *, strictly: bool = False) -> list[Hypothesis]:
+        """RIGHT, and what is not out after the tokens that are known for certain, the likeliest first.
+
+        Args:
+            strictly: out is also what does not explain each of them: there are many, and no runner-up is needed.
+        """
         left = list(hypotheses)
-        for n_tokens, most in zip(_SCREEN, _LEFT, strict=True):
+        screens = [*zip(_SCREEN, _LEFT, strict=True)]
+        for n_tokens, most in [(_FIRST, len(left)), *screens] if strictly else screens:
             trials = self._known(n_tokens)
-            if not trials:
+            if not trials or not left:
                 break
-            scored = [(one, self._margins(one, trials)) for one in left]
-            ranked = [(fitted(found, self.noise), one) for one, found in scored if found is not None]
+            scored = [(one, found) for one in left if (found := self._margins(one, trials)) is not None]
+            if strictly:
+                scored = [(one, found) for one, found in scored if explained(found, self.noise.levels[-1][1]).all()]
+            ranked = [(fitted(found, self.noise), one) for one, found in scored]
             ranked.sort(key=lambda pair: -pair[0])
             left = [
                 one for rank, (score, one) in enumerate(ranked[:most]) if rank < _KEPT or score >= ranked[0][0] - _OUT
@@ -286,7 +274,7 @@ class _Search:
 
     # ---- scores ----------------------------------------------------------------------------------------------
 
-    def _by_tokens(self, hypothesis: Hypothesis, read: Sequence[_Read], is_by_bytes: Sequence[bool]) -> _Score | None:
+    def _by_tokens(self, hypothesis: Hypothesis, read: Sequence[_Read], is_by_bytes: Sequence[bool]) -> Score | None:
         """Score a fault of the forward pass or the sampler; None if the port would not even run.
 
         What is wrong although its tokens are right, or although none of it could be read, it does not explain.
@@ -303,7 +291,7 @@ class _Search:
             ],
         )
 
-    def _by_encoder(self, hypothesis: Hypothesis, read: Sequence[_Read], plain: Sequence[Array]) -> _Score:
+    def _by_encoder(self, hypothesis: Hypothesis, read: Sequence[_Read], plain: Sequence[Array]) -> Score:
         """Score a fault of the encoder: texts after other prompt ids; where they are the same, as a right port."""
         found, rivals = [], []
         for (one, _), own in zip(read, plain, strict=True):
@@ -348,7 +336,7 @@ class _Search:
                 rival = _NEVER if other is None else other
         return best, rival
 
-    def _by_stdout(self, hypothesis: Hypothesis, read: Sequence[_Read], plain: Sequence[Array]) -> _Score:
+    def _by_stdout(self, hypothesis: Hypothesis, read: Sequence[_Read], plain: Sequence[Array]) -> Score:
         """Score a fault of the loop or of printing by all of stdout; the first text that is not its own ends it."""
         found: list[Array] = []
         is_out = False
@@ -361,12 +349,12 @@ class _Search:
             found.append(np.full(n, -math.inf if is_out else math.inf))
         return self._score(hypothesis, found)
 
-    def _score(self, hypothesis: Hypothesis, found: Sequence[Array]) -> _Score:
-        return _Score(hypothesis, tuple(found), fitted(np.concatenate(found), self.noise))
+    def _score(self, hypothesis: Hypothesis, found: Sequence[Array]) -> Score:
+        return Score(hypothesis, tuple(found), fitted(np.concatenate(found), self.noise))
 
     # ---- the conclusion --------------------------------------------------------------------------------------
 
-    def _scored(self, forward: Sequence[Hypothesis], others: Sequence[Hypothesis]) -> tuple[_Score, list[_Score]]:
+    def _scored(self, forward: Sequence[Hypothesis], others: Sequence[Hypothesis]) -> tuple[Score, list[Score]]:
         """Score hypotheses, RIGHT the first of them, on all tokens: RIGHT, and the others."""
         read = self._tokens(forward)
         whole = self._margins(RIGHT, [one.trial for one in read])
@@ -381,64 +369,8 @@ class _Search:
             scores.append((self._by_encoder if one.family == "encoder" else self._by_stdout)(one, read, plain))
         return right, scores
 
-    def _verdict(self, right: _Score, scores: list[_Score], needed: float) -> Diagnosis:
-        scores.sort(key=lambda score: -score.likelihood)
-        # What explains everything comes first, however well something else that does not fits on the whole.
-        whole = [score for score in scores if self._reached(score) is not None]
-        best = (whole or scores or [right])[0]
-        reached = self._reached(best)
-        precision = level(right.margins, self.noise)
-        tolerance = dict(self.noise.levels)[reached or ""]
-        total = len(best.margins) if reached is not None else max(len(right.margins), len(best.margins))
-
-        def n_explained(score: _Score) -> int:
-            return min(total, int(explained(score.margins, tolerance).sum()))
-
-        gain = best.likelihood - self._best_right(right, best)
-        is_named = reached is not None and bool(best.hypothesis.faults) and gain >= needed
-        named = [
-            score
-            for score in whole
-            if is_named and self._reached(score) == reached and score.likelihood >= best.likelihood - _SAME
-        ]
-        names = {score.hypothesis.name for score in named}
-        rest = [score for score in scores if score.hypothesis.name not in names]
-        second = rest[0] if rest else None
-
-        def described(score: _Score) -> Suspect:
-            return score.hypothesis.suspect(
-                n_explained(score),
-                gain=score.likelihood - self._best_right(right, score),
-                explains_all=self._reached(score) is not None,
-            )
-
-        conclusion = Conclusion.NAMED if named else Conclusion.LOWER_PRECISION if precision else Conclusion.UNKNOWN
-        return Diagnosis(
-            "text",
-            conclusion,
-            suspects=once(map(described, named)),
-            explained=n_explained(best if named else right),
-            total=total,
-            right=n_explained(right),
-            runner_up=described(second) if second else None,
-            gap=best.likelihood - second.likelihood if named and second else 0.0,
-            gain=gain if best.hypothesis.faults else 0.0,
-            n_tried=self.n_tried,
-            precision=(reached if named else precision) or "",
-            weighed=tuple(map(described, [*whole[:_WEIGHED], *(one for one in rest[:_NEAR] if one not in whole)])),
-        )
-
-    def _best_right(self, right: _Score, best: _Score) -> float:
-        """The likelihood of a right port, which may have chosen the tokens that another prompt's ids explain."""
-        if not best.rivals:
-            return right.likelihood
-        pairs = zip(right.found, best.rivals, strict=True)
-        found = [max(pair, key=lambda one: fitted(one, self.noise)) for pair in pairs]
-        return fitted(np.concatenate(found), self.noise)
-
-    def _reached(self, score: _Score) -> str | None:
-        """The precision at which a hypothesis explains everything, but for what a text may have been misread in."""
-        return level(score.margins, self.noise, missed=len(score.margins) // _MISREAD)
+    def _concluded(self, right: Score, scores: Sequence[Score], needed: float) -> Diagnosis:
+        return concluded(right, scores, self.noise, needed=needed, n_tried=self.n_tried)
 
     def _scale(self, engine: Engine) -> float:
         """How much larger a right port's logits spread than those of an engine."""
