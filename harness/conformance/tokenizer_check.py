@@ -43,6 +43,7 @@ _MOST_DECODED = 400  # wrong texts of decoding that are kept
 _SHOWN = 5
 _MOST_LOOKED_AT = 6000  # hard texts, of which some become prompts of a program that only prints
 _LENGTHS = (2_000, 4_000, 8_000, 16_000)
+_FITTED = 3  # of them, the longest
 _SLOW_S = 0.1
 _ONCE_S = 1.0  # a text that takes as long is timed once
 _QUADRATIC = 1.75  # exponent of time over length, from which on it is called quadratic
@@ -383,6 +384,7 @@ def _time_long(found: Check, actual: Encoder, right_side: Encoder, clock: Callab
     if len(times) < 2:
         return
     logs = [(math.log(length), math.log(max(took, 1e-9))) for length, took in zip(_LENGTHS, times, strict=False)]
+    logs = logs[-_FITTED:]  # what every request costs, and what is linear, hides the rest in short texts
     mean_x, mean_y = (sum(axis) / len(logs) for axis in zip(*logs, strict=True))
     found.exponent = sum((x - mean_x) * (y - mean_y) for x, y in logs) / sum((x - mean_x) ** 2 for x, _ in logs)
     found.long_s = times[-1]

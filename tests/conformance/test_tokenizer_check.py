@@ -134,6 +134,19 @@ def test_quadratic_time_is_reported(power, is_so):
     assert found.exponent == pytest.approx(power, abs=0.02)
 
 
+def test_quadratic_time_is_not_hidden_by_what_every_request_costs():
+    now = 0.0
+
+    class Slow(Port):
+        def encode(self, text, *, bos=True, eos=False):
+            nonlocal now
+            share = len(text) / 16_000
+            now += 0.3 * share**2 + 0.02 * share + 0.002
+            return super().encode(text, bos=bos, eos=eos)
+
+    assert check_tokenizer(Slow(), TOKENIZER, n_texts=5, clock=lambda: now).is_quadratic
+
+
 @pytest.mark.parametrize(("rules", "verdict"), [(HONEST, Kind.TIMED_OUT), (WRONG, Kind.MISMATCH)])
 def test_a_long_text_that_takes_too_long_loses_nothing_that_was_found(rules, verdict):
     now = 0.0
