@@ -14,6 +14,12 @@ bench() {
         [ $? -eq 1 ]
 }
 
+has_llama_cpp() {
+    [ -n "${LLAMA_CPP_PYTHON:-}" ] && return
+    echo "reports/make.sh: left out: LLAMA_CPP_PYTHON names no python with llama-cpp-python" >&2
+    return 1
+}
+
 make_report() {
     case $1 in
     speed)
@@ -23,12 +29,13 @@ make_report() {
         ;;
     contexts) bench contexts --models 15M --impls c,zig,napi-simd,numpy --rounds 5 --contexts 64,256,512,1024 ;;
     int8) bench int8 --models 15M,42M,110M --impls c,zig --precision f32,q8 --rounds 5 ;;
-    llama-cpp | int8-llama-cpp)
-        if [ -z "${LLAMA_CPP_PYTHON:-}" ]; then
-            echo "reports/make.sh: $1 is left out: LLAMA_CPP_PYTHON names no python with llama-cpp-python" >&2
-        elif [ "$1" = llama-cpp ]; then
+    llama-cpp)
+        if has_llama_cpp; then
             .venv/bin/python tools/llama_cpp_agreement.py --json reports/llama-cpp.json --markdown reports/llama-cpp.md
-        else
+        fi
+        ;;
+    int8-llama-cpp)
+        if has_llama_cpp; then
             bench int8-llama-cpp --models 15M,42M,110M --impls c,llama-cpp --precision f32,q8 --rounds 7
         fi
         ;;
