@@ -29,16 +29,6 @@ make_report() {
         ;;
     contexts) bench contexts --models 15M --impls c,zig,napi-simd,numpy --rounds 5 --contexts 64,256,512,1024 ;;
     int8) bench int8 --models 15M,42M,110M --impls c,zig --precision f32,q8 --rounds 5 ;;
-    llama-cpp)
-        if has_llama_cpp; then
-            .venv/bin/python tools/llama_cpp_agreement.py --json reports/llama-cpp.json --markdown reports/llama-cpp.md
-        fi
-        ;;
-    int8-llama-cpp)
-        if has_llama_cpp; then
-            bench int8-llama-cpp --models 15M,42M,110M --impls c,llama-cpp --precision f32,q8 --rounds 7
-        fi
-        ;;
     threads) bench threads --models 42M,110M --impls c,zig,numpy --threads 1,2 --rounds 5 ;;
     large)
         bench large-1B --models 1B --impls c,zig --precision f32,q8 --rounds 5
@@ -71,6 +61,16 @@ make_report() {
         "$harness" fuzz c c-q8 zig zig-q8 --level TEXT --minutes 120 --models 10000 --jobs 2 \
             --json reports/fuzz-text.json || [ $? -eq 1 ]
         rm -r "$NODE_COMPILE_CACHE"
+        ;;
+    llama-cpp)
+        if has_llama_cpp; then
+            .venv/bin/python tools/llama_cpp_agreement.py --json reports/llama-cpp.json --markdown reports/llama-cpp.md
+        fi
+        ;;
+    int8-llama-cpp)
+        if has_llama_cpp; then
+            bench int8-llama-cpp --models 15M,42M,110M --impls c,llama-cpp --precision f32,q8 --rounds 7
+        fi
         ;;
     *)
         echo "reports/make.sh: no report is called $1; see reports/README.md" >&2
