@@ -28,6 +28,7 @@ from harness.conformance.selftest.kills import Outcome
 from harness.conformance.selftest.places import Place, said, truth
 from harness.conformance.selftest.ported import PROGRAM
 from harness.conformance.selftest.run import Subject
+from harness.diagnoses import combined
 from harness.diagnosis import Fate, Fault, by_name
 from harness.diagnosis.self_naming.files import ProbeFiles, cached, plan_of
 from harness.diagnosis.self_naming.outcome import faults_seen
@@ -81,10 +82,10 @@ def routes() -> list[Route]:
 def _by_text(impl: Implementation, fault: Fault | None, outcome: Outcome | None) -> Answer | None:
     if outcome is None or not outcome.verdicts:
         return None
-    found = next((verdict.diagnosis for verdict in outcome.verdicts if verdict.diagnosis is not None), None)
-    if found is None:
+    found = combined(outcome.verdicts)
+    if not found:
         return Answer(None, problem=f"no answer of it was judged: {', '.join(dict.fromkeys(outcome.kinds))}")
-    return Answer(found)
+    return Answer(found[0])
 
 
 def _by_probes(impl: Implementation, fault: Fault | None, outcome: Outcome | None) -> Answer | None:

@@ -70,7 +70,8 @@ def test_the_text_route_needs_a_run_at_the_gate():
     verdict = Verdict("x", "numpy", "gqa", Kind.MISMATCH, diagnosis=said)
     crashed = Verdict("x", "numpy", "gqa", Kind.CRASHED)
     outcome = Outcome("numpy", FAULT.name, kinds=("CRASHED",), verdicts=(crashed,))
-    assert text.asks(PortedFault(), FAULT, replace(outcome, verdicts=(crashed, verdict))).diagnosis is said
+    told = text.asks(PortedFault(), FAULT, replace(outcome, verdicts=(crashed, verdict))).diagnosis
+    assert told == replace(said, models=("gqa",))
     assert text.asks(PortedFault(), FAULT, outcome).problem == "no answer of it was judged: CRASHED"
 
 
