@@ -337,8 +337,8 @@ def draws_coin(config: ModelConfig, pos: int, *, is_forced: bool, temperature: f
 def rmsnorm_strict(step: Step, x: Array, gain: Array) -> Array:
     """RMSNorm with its sum of squares taken left to right, in llama2.c's order of operations."""
     if step.config.block.norm == "layer":
-        x = x - (np.cumsum(x, axis=-1, dtype=np.float32)[:, -1:] / np.float32(x.shape[-1]))
-    square = np.cumsum(x * x, axis=-1, dtype=np.float32)[:, -1:]
+        x = x - (np.add.accumulate(x, axis=-1, dtype=np.float32)[:, -1:] / np.float32(x.shape[-1]))
+    square = np.add.accumulate(x * x, axis=-1, dtype=np.float32)[:, -1:]
     root = np.sqrt(square / np.float32(x.shape[-1]) + np.float32(step.config.norm_eps))
     out: Array = gain * ((np.float32(1) / root) * x)
     return out
@@ -363,13 +363,13 @@ def sequential_product(x: Array, w: Array) -> Array:
     """
     k, m = w.shape[-2:]
     n = x.shape[-2]
-    shape = np.broadcast_shapes(x.shape[:-2], w.shape[:-2]) if x.ndim > 2 or w.ndim > 2 else ()
-    batch = math.prod(shape)
+    batch = max(math.prod(x.shape[:-2]), math.prod(w.shape[:-2]))
     if n == 1 and m > 1 and batch * m * k <= _TERMS_AT_ONCE:
-        terms = np.multiply(np.swapaxes(x, -1, -2), w, order="C", dtype=np.float32)
+        terms = np.multiply(x.swapaxes(-1, -2), w, order="C", dtype=np.float32)
         sums: Array = np.add.reduce(terms, axis=-2)
         sums += np.float32(0)  # a sum from 0 is never -0
         return sums[..., None, :]
+    shape = np.broadcast_shapes(x.shape[:-2], w.shape[:-2])
     out = np.zeros((*shape, n, m), np.float32)
     rows = max(1, 65536 // max(1, batch * m))
     w = np.ascontiguousarray(w)
@@ -404,9 +404,11 @@ def scores_strict(step: Step, q: Array, k: Array) -> Array:
 def softmax_strict(step: Step, scores: Array, seen: Array) -> Array:
     """Softmax with libm's expf, its sum left to right, and true divisions."""
     x = np.where(seen, scores, np.float32(-np.inf))
-    top = x.max(axis=-1, keepdims=True)
-    x = libm.expf(x - np.where(np.isfinite(top), top, np.float32(0)))
-    total = np.cumsum(x, axis=-1, dtype=np.float32)[..., -1:]
+    top = np.maximum.reduce(x, axis=-1, keepdims=True)
+    top[~np.isfinite(top)] = 0
+    x -= top
+    x = libm.expf(x)
+    total = np.add.accumulate(x, axis=-1, dtype=np.float32)[..., -1:]
     return np.divide(x, total, out=np.zeros_like(x), where=total > 0)
 
 
