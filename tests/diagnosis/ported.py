@@ -29,7 +29,7 @@ class Ported(InProcess):
     manifest: Manifest = field(default_factory=manifest)
     n_runs: int = 0
 
-    def run(self, request, limits=None):
+    def run(self, request, limits=None, *, trace=None):
         self.n_runs += 1
         asked = Question(
             request.prompt or b"",

@@ -230,7 +230,7 @@ class Trier:
                 continue
             path.unlink(missing_ok=True)
             request = case.request(files)
-            seen = self.impl.run(request, self._limits, **({"trace": path} if records else {}))
+            seen = self.impl.run(request, self._limits, trace=path if records else None)
             if "TEXT" in at:
                 yield Asked("TEXT", ask, Judge(self.impl, subject.reference).verdict(Claim(case, seen, request)))
             if records:
