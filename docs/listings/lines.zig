@@ -132,10 +132,6 @@ const Line = struct {
         try line.out.print(allocator, format, args);
     }
 
-    fn addHex(line: *Line, bytes: []const u8) !void {
-        for (bytes) |byte| try line.out.appendSlice(allocator, &std.fmt.hex(byte));
-    }
-
     fn addIds(line: *Line, ids: []const u32) !void {
         try line.add(" {d}", .{ids.len});
         for (ids) |id| try line.add(" {d}", .{id});
@@ -158,14 +154,13 @@ const Line = struct {
     }
 
     fn answer(line: *Line, verb: []const u8, loaded: *?Model) !void {
-        const verbs = "info load encode decode generate logits quit";
-        const shape: [2]usize = if (loaded.*) |m| .{ m.vocab_size, m.seq_len } else .{ 0, 0 };
         const Verb = enum { info, load, encode, decode, generate, logits, quit };
         const known = std.meta.stringToEnum(Verb, verb) orelse return line.add("unsupported", .{});
         if (known == .quit) return line.add("ok", .{});
         if (known == .info) {
-            const given = .{ program, shape[0], shape[1], n_threads, verbs };
-            return line.add("ok llama-lines 1 {s} {d} {d} {d} {s}", given);
+            const shape: [2]usize = if (loaded.*) |m| .{ m.vocab_size, m.seq_len } else .{ 0, 0 };
+            try line.add("ok llama-lines 1 {s} {d} {d} {d}", .{ program, shape[0], shape[1], n_threads });
+            return line.add(" info load encode decode generate logits quit", .{});
         }
         if (known == .load) {
             loaded.* = null; // its memory may be needed
@@ -199,15 +194,14 @@ const Line = struct {
             for (ids.items, 0..) |id, i| {
                 if (i > 0 or id != 1) try m.decode(&bytes, if (i > 0) ids.items[i - 1] else null, id);
             }
-            try line.add("ok {d} {s}", .{ count, if (bytes.items.len == 0) "-" else "" });
-            return line.addHex(bytes.items);
+            return line.add("ok {d} {s}{x}", .{ count, if (bytes.items.len == 0) "-" else "", bytes.items });
         }
         if (count == 0 or count > m.seq_len or (known == .logits and n >= count)) return error.TooManyIdsOrNone;
         if (known == .logits) {
             try line.add("ok {d} {d} {d} ", .{ n, count - n, m.vocab_size });
             for (ids.items, 0..) |id, pos| {
                 const row = m.forward(id, pos);
-                if (pos >= n) try line.addHex(std.mem.sliceAsBytes(row));
+                if (pos >= n) try line.add("{x}", .{std.mem.sliceAsBytes(row)});
             }
             return;
         }

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.adapters import process, toolchain
-from harness.adapters.build import Progress, build
+from harness.adapters.build import Progress, build, cache_home
 from harness.adapters.extract import reported_tps
 from harness.adapters.manifest import FILE_NAME, Manifest, discover, expand, expand_text, load, names_in
 from harness.adapters.process import Limits
@@ -253,7 +253,8 @@ class ProcessImplementation:
             self._tools[name] = toolchain.tool(name)
         # A variable that names a file is relative to where the harness was started.
         variables = {f"env:{name}": os.fsencode(_absolute(os.environ[name])) for name in manifest.variables}
-        return {**self._tools, **variables, "src": os.fsencode(manifest.src), "out": os.fsencode(out)}
+        places = {"src": manifest.src, "out": out, "cache": cache_home() / "runtime"}
+        return {**self._tools, **variables, **{name: os.fsencode(place) for name, place in places.items()}}
 
     def _values(
         self, request: Request, out: Path, model: Path, work: Path

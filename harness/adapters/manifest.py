@@ -22,13 +22,14 @@ name is just a brace. An element that is nothing but `{prompt_args}`, `{system_a
     {model} {tokenizer} {model_dir}     the files of the request; the directory that `model_dir` describes
     {prompt} {system} {steps} {temperature} {topp} {seed} {threads}
     {src} {out} {work}                  the manifest's directory, the build's, and a fresh one for each run
+    {cache}                             a directory that lasts, for code that a language's runtime compiles
     {cc} {python} {node} {zig}          tools, found where they are
     {env:NAME}                          an environment variable: the path of a program that lies elsewhere, say
 
 `build` knows {src}, {out}, {work}, the tools and {blas}, what a C compiler needs to link a BLAS; `prepare` turns
 a checkpoint into a port's own container, once per model, and knows {v0} (the checkpoint), {tokenizer}, {out}
 (what it shall make: a file or a directory; {model} from then on), {build} (the build's directory), {src}, {work},
-{env:NAME} and the tools.
+{cache}, {env:NAME} and the tools.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ FILE_NAME = "impl.toml"
 _FORMATS = tuple(one.name for one in formats.FORMATS if one.write)
 _PROGRAMS = frozenset(TOOLS) - {"blas"}
 _VARIABLE = "env:"  # any name may follow
-_FILES = frozenset({"model", "tokenizer", "src", "out", _VARIABLE})
+_FILES = frozenset({"model", "tokenizer", "src", "out", "cache", _VARIABLE})
 _RUN = (
     _PROGRAMS | _FILES | {"prompt", "system", "steps", "temperature", "topp", "seed", "threads", "work", "model_dir"}
 )

@@ -71,7 +71,7 @@ PAUSE_S = 0.003  # between two reads of a slow stream: a wake-up for each token 
 READ_BYTES = 1 << 18
 # How fast memory can be filled, at most: sets how long one may look away while far below the limit.
 FILL_BYTES_PER_S = 16 << 30
-SAMPLE_MIN_S, SAMPLE_MAX_S = 0.02, 0.2
+SAMPLE_MIN_S, SAMPLE_MAX_S = 0.02, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,9 +287,10 @@ class _Run:
         give_up = float("inf")
         while True:
             now = time.monotonic()
-            for fd in [fd for fd, until in paused.items() if until <= now]:
-                del paused[fd]
-                poll.register(fd, select.POLLIN)
+            if now >= min([sample_at, *paused.values()]):  # each wake-up disturbs, so one looks at everything
+                for fd in paused:
+                    poll.register(fd, select.POLLIN)
+                paused.clear()
             if not self.killed:
                 if self.end is None and now >= deadline:
                     limit = self.limits.time_s

@@ -19,7 +19,9 @@ from harness.results import Kind, Observation, Request, kind_of_failure
 __all__ = ["Checked", "Clocks", "Group", "OutOfTime", "Run", "Verify", "timed"]
 
 _PATIENCE_S, _PATIENCE_BYTES_PER_S = 600.0, 50e6  # how long a run may take, or as long as a slow disk would
-_PAUSE_S = 0.1  # between two looks at what a program has printed: each takes the harness some 50 microseconds
+# Between two looks at what a program has printed: each takes the harness half a millisecond, because the model has
+# driven its code out of the caches. What is printed meanwhile waits in the pipe, which holds 64 KiB.
+_PAUSE_S = 0.5
 
 
 class OutOfTime(Exception):

@@ -85,6 +85,7 @@ __all__ = [
     "ModelRef",
     "Provenance",
     "by_ids",
+    "case_keys",
     "read_case",
     "read_suite",
     "render",
@@ -436,6 +437,11 @@ def suite_names() -> list[str]:
     if not root.is_dir():
         return []
     return sorted(d.name for d in root.iterdir() if d.name not in _NO_SUITE and d.is_dir() and _case_files(d))
+
+
+def case_keys() -> list[str]:
+    """Return suite/name of every case in the golden directory, which their places say without being read."""
+    return [f"{suite}/{path.stem}" for suite in suite_names() for path in _case_files(golden_dir() / suite)]
 
 
 def _case_files(directory: Path) -> list[Path]:

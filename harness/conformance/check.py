@@ -25,7 +25,7 @@ from harness.adapters.build import inputs
 from harness.adapters.implementation import Implementation, ProcessImplementation, resolve
 from harness.adapters.manifest import Known, Manifest
 from harness.adapters.process import Limits, terminate_all
-from harness.conformance.case import Case, render, select, suite_names
+from harness.conformance.case import Case, case_keys, render
 from harness.conformance.levels import LEVELS
 from harness.conformance.verify import verify_group
 from harness.diagnosis import CATALOGUE
@@ -228,7 +228,7 @@ def _is_about(entry: Known, verdict: Verdict) -> bool:
 def _check_known(manifest: Manifest) -> None:
     if not manifest.known:
         return
-    keys = [name for case in select(suite_names()) for name in (case.name, case.key)]
+    keys = [name for key in case_keys() for name in (key.partition("/")[2], key)]
     for entry in manifest.known:
         if not fnmatch.filter(keys, entry.case):
             hint = "it was renamed or dropped: correct the entry"

@@ -85,17 +85,18 @@ class IdJudge(Judge):
             verdict = self._verdict(claim, kind_of_failure(failure), failure.what)
             return replace(verdict, reproduce=claim.asked_logits)
         reference = self.reference
-        exact = reference.exact.logits(claim.fed, first=claim.first).astype(np.float64)
+        exact = reference.exact_logits(claim.fed, claim.first)
         # Where the reference has no number, none is right.
         numbers = np.isfinite(exact).all(axis=0) | np.isfinite(claim.logits).any(axis=0)
         exact, claim.logits = exact[:, numbers], claim.logits[:, numbers]
         usual = np.full(len(exact), reference.floors(self.manifest.precision, claim.fed).usual)
         found = fit(exact, claim.logits, usual)
         floors = usual
-        if found.distance.max() > MULTIPLE * usual[0]:  # the floors of all positions cost some passes
-            whole = reference.exact.logits(claim.fed).astype(np.float64)
-            floors = reference.floors_along(claim.fed, whole)[claim.first :]
-            found = fit(exact, claim.logits, floors)
+        if found.distance.max() > MULTIPLE * usual[0]:
+            for floors in reference.rising_floors(claim.fed, claim.first):
+                found = fit(exact, claim.logits, floors)
+                if found.is_within(floors) and not found.convention:
+                    break
         kind, reason = Kind.EXACT, ""
         declared = reference.floors(self.manifest.precision, claim.fed).declared
         if not found.is_within(floors):

@@ -177,8 +177,7 @@ def _logits(plan: PlannedCase, files: ModelFiles, reference: Reference) -> tuple
     if max(plan.positions) >= len(fed):
         raise CaseError(f"{plan.key}: the run has {len(fed)} positions", expected=f"position {max(plan.positions)}")
     fed = fed[: max(plan.positions) + 1]
-    exact = reference.exact.logits(fed)
-    floors = reference.floors_along(fed, exact)
+    exact, floors = reference.exact_logits(fed), reference.floors_along(fed)
     rows = tuple(rounded(fingerprint(at, exact[at], float(floors[at]))) for at in sorted(set(plan.positions)))
     return _case(
         plan, files, "logits", "float64 reference", prompt_ids=tuple(fed[:1]), ids=tuple(fed[1:]), rows=rows

@@ -8,7 +8,7 @@ Floors come from ensembles of engines; see `harness.judging.floor` for what they
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +30,7 @@ __all__ = ["Reference", "rounded"]
 Array = npt.NDArray[Any]
 
 _KEEP_BYTES = 3 << 30
+_KEEP_LOGITS_BYTES = 128 << 20  # of exact logits: all programs are judged by the same golden sequences
 _FREE_RUN = 96  # positions of the reference's own story that every run floor includes
 
 
@@ -57,6 +58,8 @@ class Reference:
         self._tensors = Streamed(tensors) if 8 * self.config.n_params > keep_bytes else tensors
         self.is_int8 = model.checkpoint.group_size is not None
         self._known_floors: dict[tuple[str, tuple[int, ...]], float] = {}
+        self._known_logits: dict[tuple[int, tuple[int, ...]], Array] = {}
+        self._risen: dict[tuple[int, tuple[int, ...]], list[Array]] = {}
         self.confirmed: set[Hashable] = set()  # golden sequences, and goldens, that this reference agrees with
 
     def _engine(self, dtype: npt.DTypeLike, ops: Ops) -> Engine:
@@ -120,14 +123,40 @@ class Reference:
             self._known_floors[key] = float(position_floor(self.exact.logits(ids, first=last), members)[0])
         return self._known_floors[key]
 
-    def floors_along(self, sequence: Sequence[int], exact: Array) -> Array:
-        """Return (n,) the noise floors of a whole sequence, given its (n, vocab_size) exact logits.
+    def exact_logits(self, sequence: Sequence[int], first: int = 0) -> Array:
+        """The exact logits (n_positions, vocab_size) in float64 from position `first` on; not to be written to."""
+        key = (first, tuple(sequence))
+        found = self._known_logits.pop(key, None)
+        if found is None:
+            found = self.exact.logits(sequence, first=first).astype(np.float64, copy=False)
+            found.flags.writeable = False
+        self._known_logits[key] = found  # the last one used is the last to go
+        while len(self._known_logits) > 1 and sum(a.nbytes for a in self._known_logits.values()) > _KEEP_LOGITS_BYTES:
+            del self._known_logits[next(iter(self._known_logits))]
+        return found
+
+    def floors_along(self, sequence: Sequence[int], first: int = 0) -> Array:
+        """Return (n_positions,) the noise floors of a sequence from position `first` on.
 
         For float32 the floor of each position; for an int8 model one for all, the quantile over the run.
         """
+        return list(self.rising_floors(sequence, first))[-1]
+
+    def rising_floors(self, sequence: Sequence[int], first: int = 0) -> Iterator[Array]:
+        """Yield the floors by one honest program, by two, and so on; the last are those of `floors_along`.
+
+        What is inside of the floors by some is inside of those by all, and each program costs a pass.
+        """
         if self.is_int8:
-            return np.full(len(sequence), self.run_floor("int8", sequence))
-        return position_floor(exact, [engine.logits(sequence) for engine in self.ensemble])
+            yield np.full(len(sequence) - first, self.run_floor("int8", sequence))
+            return
+        risen = self._risen.setdefault((first, tuple(sequence)), [])
+        # Plain sums from left to right cost more than all others.
+        for n, engine in enumerate(sorted(self.ensemble, key=lambda one: one.ops is STRICT)):
+            if n == len(risen):
+                found = position_floor(self.exact_logits(sequence, first), [engine.logits(sequence, first=first)])
+                risen.append(np.maximum(risen[-1], found) if risen else found)
+            yield risen[n]
 
     @cached_property
     def usual_floor(self) -> float:

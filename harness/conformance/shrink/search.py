@@ -253,10 +253,10 @@ class _Search:
             return True  # it failed by itself; or the judge has already tried every logit within the noise
         case = subject.golden(prompt, repro.ask)
         fed = [prompt[0], *(case.ids or ())][:-1]
-        exact = subject.reference.exact.logits(fed).astype(np.float64)
+        exact = subject.reference.exact_logits(fed)
         if not np.isfinite(exact).all():
             return False
-        floors = subject.reference.floors_along(fed, exact)
+        floors = subject.reference.floors_along(fed)
         first = len(prompt) - 1
         parting = found.verdict.divergence
         end = first + parting.step + 1 if parting is not None and found.what != "LOGITS" else len(fed)
