@@ -55,7 +55,7 @@ def _add_options(parser: pytest.Parser) -> None:
         default=[],
         metavar="IMPL",
         help="implementation to judge: a name in impls/, an impl.toml, a program; a comma list; may be repeated. "
-        "Default: all of ours that can be built here.",
+        "Default: all of ours that can be built here; alternates: other builds of them.",
     )
     group.addoption("--suite", default=None, metavar="SUITES", help="comma list of suites. Default: all.")
     group.addoption("--models", default=None, metavar="MODELS", help="comma list of models. Default: all.")

@@ -30,7 +30,7 @@ make_report() {
         ;;
     contexts) bench contexts --models 15M --impls c,zig,napi-simd,numpy --rounds 5 --contexts 64,256,512,1024 ;;
     int8) bench int8 --models 15M,42M,110M --impls c,zig --precision f32,q8 --rounds 5 ;;
-    threads) bench threads --models 42M,110M --impls c,zig,numpy --threads 1,2 --rounds 5 ;;
+    threads) bench threads --models 42M,110M --impls c,zig,numpy --threads 1,2 --rounds 5 --budget 480 ;;
     large)
         bench large-1B --models 1B --impls c,zig --precision f32,q8 --rounds 5
         bench large-7B --models 7B --impls c,zig --precision q8 --rounds 5
@@ -67,7 +67,7 @@ make_report() {
         ;;
     int8-llama-cpp)
         if has_llama_cpp; then
-            bench int8-llama-cpp --models 15M,42M,110M --impls c,llama-cpp --precision f32,q8 --rounds 7
+            bench int8-llama-cpp --models 15M,42M,110M --impls c,llama-cpp --precision f32,q8 --rounds 7 --budget 900
         fi
         ;;
     *)

@@ -358,17 +358,19 @@ def resolve(spec: str, impls_dir: Path | str, *, progress: Progress | None = Non
     """Find what a user means by the name of an implementation.
 
     Args:
-        spec: a name in impls_dir or of a variant there ("all": every one), the path of an impl.toml or of its
-            directory (all that it describes), or a program or command line. A program beside an impl.toml is
-            that manifest's; any other is taken to have llama2.c's flags.
+        spec: a name in impls_dir or of a variant there ("all": every one that is no alternate build; "alternates":
+            the others), the path of an impl.toml or of its directory (all that it describes), or a program or
+            command line. A program beside an impl.toml is that manifest's; any other is taken to have llama2.c's
+            flags.
         impls_dir: where the named ones are.
 
     Raises:
         InputError: it is none of these; the message lists the known names, the nearest first.
     """
     known = {manifest.name: manifest for manifest in discover(impls_dir)}
-    if spec == "all":
-        return [ProcessImplementation(manifest, progress=progress) for manifest in known.values()]
+    if spec in ("all", "alternates"):
+        wanted = [manifest for manifest in known.values() if manifest.alternate == (spec == "alternates")]
+        return [ProcessImplementation(manifest, progress=progress) for manifest in wanted]
     if spec in known:
         return [ProcessImplementation(known[spec], progress=progress)]
     path = Path(spec)

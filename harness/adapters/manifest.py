@@ -139,6 +139,8 @@ class Manifest(_Strict):
         path: the impl.toml; src is its directory.
         formats: the checkpoints that it reads, by their names in `harness.formats`, the one it likes best first.
         variant_of: name of the base, for a variant.
+        alternate: another build, or arithmetic, of a program that is judged anyway: judged where it is named, or
+            where all `alternates` are, but not among `all`.
         conventions: "llama2.c" claims that program's printing, stopping and random generator byte for byte.
         build: commands, run in this order; empty: nothing to build.
         inputs: patterns of the files that a build sees, relative to src; empty: every file there.
@@ -160,6 +162,7 @@ class Manifest(_Strict):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
     language: str = ""
+    alternate: bool = False
     description: str = ""
     precision: Literal["f32", "f16", "bf16", "q8"] = "f32"
     formats: tuple[str, ...] = Field(default=("llama2c-v0",), min_length=1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -393,6 +395,25 @@ def test_two_processes_come_to_what_one_does(tmp_path):
     (failure,) = both.failures
     assert failure.directory.name == alone.failures[0].directory.name
     assert failure.again.startswith("harness fuzz ./wrong --again ")
+
+
+def test_an_interruption_of_the_first_process_alone_ends_all_and_keeps_what_they_had(tmp_path):
+    programs = [
+        ProcessImplementation(faulty("").manifest.model_copy(update={"name": name})) for name in ("one", "two")
+    ]
+    told: set[str] = set()
+
+    def progress(tally, left_s):
+        if tally.n_models > 0:
+            told.add(tally.impl)
+        if told == {"one", "two"}:
+            told.add("interrupted")
+            os.kill(os.getpid(), signal.SIGINT)
+
+    found = fuzz_side_by_side(programs, jobs=2, minutes=60, home=tmp_path, progress=progress)
+    assert not found.is_whole
+    assert [tally.impl for tally in found.tallies] == ["one", "two"]
+    assert all(tally.n_models > 0 and tally.is_green for tally in found.tallies)
 
 
 def test_what_is_wrong_with_a_program_is_said_by_any_process(tmp_path):

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from harness.adapters.implementation import ProcessImplementation
@@ -21,6 +23,11 @@ from harness.conformance.fuzz.run import Outcome, Progress, Tally, fuzz
 from harness.errors import HarnessError, InputError
 
 __all__ = ["fuzz_side_by_side"]
+
+# Ctrl-C in a terminal reaches every process of the run, `kill -INT` one. So that both end each worker once, workers
+# leave the interruption to the first process, which hands it on under another name.
+_INTERRUPTION = signal.SIGUSR1
+_READY = "ready to be interrupted"
 
 
 def fuzz_side_by_side(
@@ -47,7 +54,7 @@ def fuzz_side_by_side(
     # A fresh interpreter: a copy of this one would share the process that starts the programs.
     context = multiprocessing.get_context("spawn")
     n_jobs = min(jobs, len(impls))
-    workers: dict[Connection, Any] = {}
+    workers: dict[Connection, SpawnProcess] = {}
     try:
         for n in range(n_jobs):
             ours, theirs = context.Pipe(duplex=False)
@@ -56,7 +63,7 @@ def fuzz_side_by_side(
             worker.start()
             theirs.close()
             workers[ours] = worker
-        outcomes = _gathered(list(workers), progress)
+        outcomes = _gathered(workers, progress)
     finally:
         for worker in workers.values():
             worker.terminate()
@@ -71,44 +78,82 @@ def fuzz_side_by_side(
 
 
 def _work(answers: Connection, manifests: list[Manifest], options: dict[str, Any]) -> None:
+    is_interrupted = False
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal is_interrupted
+        is_interrupted = True
+        raise KeyboardInterrupt
+
     def tell(tally: Tally, left_s: float) -> None:
+        if is_interrupted:  # but in a callback of the garbage collector, say, whose exceptions go nowhere
+            raise KeyboardInterrupt
         answers.send((tally, left_s))
 
+    signal.signal(_INTERRUPTION, interrupt)
+    # No SIG_IGN, which the programs that it starts would inherit.
+    signal.signal(signal.SIGINT, lambda number, frame: None)
+    answers.send(_READY)
     try:
         answers.send(fuzz([ProcessImplementation(manifest) for manifest in manifests], progress=tell, **options))
     except HarnessError as error:
         answers.send(str(error))
 
 
-def _gathered(ends: Sequence[Connection], progress: Progress) -> list[Outcome]:
-    """Wait for all of them. Ctrl-C reaches them, too: they keep what they have, and say so."""
+def _gathered(workers: Mapping[Connection, SpawnProcess], progress: Progress) -> list[Outcome]:
+    """Wait for all of them; interrupted, have them keep what they have and say so."""
     outcomes: list[Outcome] = []
-    pending = list(ends)
-    with _without_interrupts():
+    pending = dict(workers)
+    ready: list[SpawnProcess] = []
+    with _interruption() as interruption:
         while pending:
-            for end in wait(pending):
+            for end in wait(list(pending)):
                 assert isinstance(end, Connection)
                 try:
                     said = end.recv()
                 except EOFError:
                     raise RuntimeError("a process of the run ended early; what it said is above") from None
-                if isinstance(said, str):
+                if said == _READY:
+                    ready.append(pending[end])
+                    interruption.reaches(ready)
+                elif isinstance(said, str):
                     raise InputError(said)
-                if isinstance(said, Outcome):
+                elif isinstance(said, Outcome):
                     outcomes.append(said)
-                    pending.remove(end)
+                    del pending[end]
                 else:
                     progress(*said)
     return outcomes
 
 
+class _Interruption:
+    """Hands the first interruption on to each worker, once it can take it."""
+
+    def __init__(self) -> None:
+        self._happened = False
+        self._told: list[SpawnProcess] = []
+        self._ready: list[SpawnProcess] = []
+
+    def happens(self, *_: object) -> None:
+        self._happened = True
+        self.reaches(self._ready)
+
+    def reaches(self, ready: list[SpawnProcess]) -> None:
+        self._ready = ready
+        for worker in [one for one in ready if self._happened and one not in self._told]:
+            self._told.append(worker)
+            if worker.pid is not None and worker.is_alive():
+                os.kill(worker.pid, _INTERRUPTION)
+
+
 @contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
+def _interruption() -> Iterator[_Interruption]:
+    found = _Interruption()
     if threading.current_thread() is not threading.main_thread():
-        yield  # which Ctrl-C does not reach
+        yield found  # which Ctrl-C does not reach
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(signal.SIGINT, found.happens)
     try:
-        yield
+        yield found
     finally:
         signal.signal(signal.SIGINT, before)
