@@ -30,7 +30,7 @@ make_report() {
         ;;
     contexts) bench contexts --models 15M --impls c,zig,napi-simd,numpy --rounds 5 --contexts 64,256,512,1024 ;;
     int8) bench int8 --models 15M,42M,110M --impls c,zig --precision f32,q8 --rounds 5 ;;
-    threads) bench threads --models 42M,110M --impls c,zig,numpy --threads 1,2 --rounds 5 --budget 480 ;;
+    threads) bench threads --models 42M,110M --impls c,zig --threads 1,2 --rounds 5 --budget 420 ;;
     large)
         bench large-1B --models 1B --impls c,zig --precision f32,q8 --rounds 5
         bench large-7B --models 7B --impls c,zig --precision q8 --rounds 5
