@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import numpy as np
@@ -9,8 +10,10 @@ import psutil
 import pytest
 
 from harness.adapters import lines
+from harness.adapters.build import cache_home
 from harness.adapters.channel import Channel
 from harness.adapters.implementation import ProcessImplementation, resolve
+from harness.adapters.manifest import expand_text
 from harness.adapters.protocol import VERBS
 from harness.errors import ImplementationError, MissingDependency, Refused
 from harness.models import golden_dir, impls_dir, load, locate
@@ -80,9 +83,8 @@ def _command(impl: ProcessImplementation) -> list[bytes]:
 
 
 def _environment(impl: ProcessImplementation) -> dict[str, str]:
-    import os
-
-    extra = {key: value.replace("{out}", str(impl.out())) for key, value in impl.manifest.env.items()}
+    places = {"out": os.fsencode(impl.out()), "cache": os.fsencode(cache_home() / "runtime")}
+    extra = {key: os.fsdecode(expand_text(value, places)) for key, value in impl.manifest.env.items()}
     return {**os.environ, "OPENBLAS_NUM_THREADS": "1", **extra}
 
 
