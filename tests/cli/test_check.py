@@ -366,5 +366,7 @@ def test_ctrl_c_ends_the_command_with_130_and_leaves_no_program(tmp_path, jobs):
     began = time.monotonic()
     assert main(["check", str(slow), "--models", "gqa", "--jobs", jobs]) == 130
     assert time.monotonic() - began < 10
-    time.sleep(0.2)
-    assert not any(psutil.pid_exists(int(pid)) for pid in pids.read_text().split())
+    patience = time.monotonic() + 5  # on a busy machine a killed process is not gone at once
+    while any(psutil.pid_exists(int(pid)) for pid in pids.read_text().split()):
+        assert time.monotonic() < patience
+        time.sleep(0.01)
