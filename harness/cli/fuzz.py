@@ -29,7 +29,7 @@ __all__ = ["command"]
 def command(
     impls: Annotated[
         list[str],
-        typer.Argument(metavar="IMPL...", help="Names in impls/, impl.toml files, or programs; all: every one."),
+        typer.Argument(metavar="IMPL...", help="Names in impls/, impl.toml files, or programs; all: all of ours."),
     ],
     minutes: Annotated[float, typer.Option("--minutes", min=0.0, help="Minutes, of all programs together.")] = 1.0,
     minutes_each: Annotated[

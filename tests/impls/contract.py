@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.adapters.build import cache_home
+from harness.adapters.manifest import expand_text
+
 from .llama2c_goldens import GOLDENS, quantize_checkpoint
 from .tiny import (
     FIRST_LETTER_ID,
@@ -44,6 +47,12 @@ ENVIRONMENT = os.environ | {
     "OMP_WAIT_POLICY": "passive",  # spinning threads starve each other on a busy machine
 }
 ENVIRONMENT.pop("RUN_PATH", None)
+
+
+def environment_of(manifest, out):
+    """The variables that a manifest sets for a build in `out`."""
+    places = {"out": os.fsencode(out), "cache": os.fsencode(cache_home() / "runtime")}
+    return {key: os.fsdecode(expand_text(value, places)) for key, value in manifest.env.items()}
 
 
 def run(program, *args, stdin="", cwd=None, **env):

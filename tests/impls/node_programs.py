@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 
 from harness.adapters import toolchain
-from harness.adapters.build import build, cache_home, check_tools
-from harness.adapters.manifest import discover, expand_text
+from harness.adapters.build import build, check_tools
+from harness.adapters.manifest import discover
 from harness.errors import MissingDependency
 
 from . import contract
@@ -36,10 +36,7 @@ class NodeProgram:
         except MissingDependency as missing:
             pytest.skip(str(missing))
         self.node = toolchain.tool("node")
-        places = {"out": os.fsencode(self.out), "cache": os.fsencode(cache_home() / "runtime")}
-        self.env = os.environ | {
-            key: os.fsdecode(expand_text(value, places)) for key, value in self.manifest.env.items()
-        }
+        self.env = os.environ | contract.environment_of(self.manifest, self.out)
 
     def run(self, *args, stdin="", cwd=None, **changes):
         command = [*self.node, str(self.manifest.src / "main.ts"), *map(os.fsencode, map(str, args))]

@@ -10,14 +10,14 @@ import psutil
 import pytest
 
 from harness.adapters import lines
-from harness.adapters.build import cache_home
 from harness.adapters.channel import Channel
 from harness.adapters.implementation import ProcessImplementation, resolve
-from harness.adapters.manifest import expand_text
 from harness.adapters.protocol import VERBS
 from harness.errors import ImplementationError, MissingDependency, Refused
 from harness.models import golden_dir, impls_dir, load, locate
 from tests.test_docs import ROOT
+
+from .contract import environment_of
 
 OURS = ["numpy", "c", "ts", "napi", "ts-wasm", "zig", "zig-scalar"]
 GQA, MQA = locate("gqa"), locate("mqa")
@@ -83,9 +83,7 @@ def _command(impl: ProcessImplementation) -> list[bytes]:
 
 
 def _environment(impl: ProcessImplementation) -> dict[str, str]:
-    places = {"out": os.fsencode(impl.out()), "cache": os.fsencode(cache_home() / "runtime")}
-    extra = {key: os.fsdecode(expand_text(value, places)) for key, value in impl.manifest.env.items()}
-    return {**os.environ, "OPENBLAS_NUM_THREADS": "1", **extra}
+    return {**os.environ, "OPENBLAS_NUM_THREADS": "1", **environment_of(impl.manifest, impl.out())}
 
 
 def test_every_verb_is_offered(session):

@@ -104,7 +104,6 @@ def _gathered(workers: Mapping[Connection, SpawnProcess], progress: Progress) ->
     """Wait for all of them; interrupted, have them keep what they have and say so."""
     outcomes: list[Outcome] = []
     pending = dict(workers)
-    ready: list[SpawnProcess] = []
     with _interruption() as interruption:
         while pending:
             for end in wait(list(pending)):
@@ -114,8 +113,7 @@ def _gathered(workers: Mapping[Connection, SpawnProcess], progress: Progress) ->
                 except EOFError:
                     raise RuntimeError("a process of the run ended early; what it said is above") from None
                 if said == _READY:
-                    ready.append(pending[end])
-                    interruption.reaches(ready)
+                    interruption.reaches(pending[end])
                 elif isinstance(said, str):
                     raise InputError(said)
                 elif isinstance(said, Outcome):
@@ -127,23 +125,24 @@ def _gathered(workers: Mapping[Connection, SpawnProcess], progress: Progress) ->
 
 
 class _Interruption:
-    """Hands the first interruption on to each worker, once it can take it."""
+    """Hands an interruption on to each worker, once, as soon as it can take it."""
 
     def __init__(self) -> None:
         self._happened = False
-        self._told: list[SpawnProcess] = []
-        self._ready: list[SpawnProcess] = []
+        self._untold: list[SpawnProcess] = []
 
     def happens(self, *_: object) -> None:
         self._happened = True
-        self.reaches(self._ready)
-
-    def reaches(self, ready: list[SpawnProcess]) -> None:
-        self._ready = ready
-        for worker in [one for one in ready if self._happened and one not in self._told]:
-            self._told.append(worker)
+        while self._untold:
+            worker = self._untold.pop()
             if worker.pid is not None and worker.is_alive():
                 os.kill(worker.pid, _INTERRUPTION)
+
+    def reaches(self, worker: SpawnProcess) -> None:
+        """Say that a worker can take it from now on."""
+        self._untold.append(worker)
+        if self._happened:
+            self.happens()
 
 
 @contextlib.contextmanager
