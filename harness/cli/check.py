@@ -36,7 +36,8 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="IMPL",
-            help="A name in impls/, the path of an impl.toml, or a program. None: all of ours that can be built.",
+            help="A name in impls/, the path of an impl.toml, or a program. None: all of ours that can be "
+            "built; alternates: other builds of them.",
             show_default=False,
         ),
     ] = None,
