@@ -206,7 +206,7 @@ def test_a_missing_model_is_the_callers_error_where_it_must_be_prepared(tmp_path
 @pytest.fixture
 def impls(tmp_path: Path) -> Path:
     made(tmp_path, 'run = ["x"]\n[variant.zig-fast]\nprecision = "f16"', "zig")
-    made(tmp_path, 'run = ["x"]\n[variant.node-slow]\nalternate = true', "node")
+    made(tmp_path, 'run = ["x"]', "node")
     return tmp_path / "impls"
 
 
@@ -220,6 +220,11 @@ def script(path: Path) -> Path:
 def test_names_variants_and_all_are_found(impls: Path) -> None:
     assert [found.name for found in resolve("zig", impls)] == ["zig"]
     assert [found.manifest.precision for found in resolve("zig-fast", impls)] == ["f16"]
+    assert [found.name for found in resolve("all", impls)] == ["node", "zig", "zig-fast"]
+
+
+def test_an_alternate_build_is_not_among_all(tmp_path: Path, impls: Path) -> None:
+    made(tmp_path, 'run = ["x"]\n[variant.node-slow]\nalternate = true', "node")
     assert [found.name for found in resolve("all", impls)] == ["node", "zig", "zig-fast"]
     assert [found.name for found in resolve("alternates", impls)] == ["node-slow"]
 
