@@ -159,6 +159,53 @@ static void swiglu(float *gate, const float *up, int n) {
     }
 }
 
+/* ---- The same on every path: little work, in loops of which a compiler makes vectors by itself ------------------- */
+
+/* out may be x. */
+static inline void rmsnorm(float *out, const float *x, const float *weight, int n, float sum_of_squares) {
+    float scale = sum_of_squares / n;
+    scale = 1.0f / sqrtf(scale + 1e-5f);
+    for (int i = 0; i < n; i++) out[i] = weight[i] * (scale * x[i]);
+}
+
+/* Turn each adjacent pair of every head by the angle of its place within the head. */
+static inline void rotate(float *x, int n_heads, const float *cosines, const float *sines, int head_dim) {
+    for (int h = 0; h < n_heads; h++, x += head_dim) {
+        for (int i = 0; i < head_dim; i += 2) {
+            const float c = cosines[i / 2], s = sines[i / 2];
+            const float a = x[i], b = x[i + 1];
+            x[i] = a * c - b * s;
+            x[i + 1] = a * s + b * c;
+        }
+    }
+}
+
+static inline void add(float *x, const float *delta, int n) {
+    for (int i = 0; i < n; i++) x[i] += delta[i];
+}
+
+/* Put the key of position pos into its place in the blocks of a head. */
+static inline void cache_key(float *keys, const float *key, int head_dim, int pos, int lanes) {
+    float *block = keys + (size_t)(pos / lanes * lanes) * head_dim;
+    for (int i = 0; i < head_dim; i++) block[(size_t)i * lanes + pos % lanes] = key[i];
+}
+
+/* The first of the largest. Few stretches hold a larger one, and to see that they do not takes no order. */
+static inline int argmax(const float *x, int n) {
+    enum { STRETCH = 64 };
+    int best = 0;
+    for (int start = 0; start < n; start += STRETCH) {
+        const int end = n - start < STRETCH ? n : start + STRETCH;
+        const float largest = x[best];
+        int n_larger = 0;
+        for (int i = start; i < end; i++) n_larger += x[i] > largest;
+        if (n_larger == 0) continue;
+        for (int i = start; i < end; i++)
+            if (x[i] > x[best]) best = i;
+    }
+    return best;
+}
+
 /* ---- Paths ---------------------------------------------------------------------------------------------------- */
 
 typedef struct {

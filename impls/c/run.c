@@ -346,29 +346,6 @@ static void copy_row(float *out, const Matrix *m, int row) {
                      : m->codes[start + j] * float_at(m->scales + sizeof(float) * ((start + j) / m->group));
 }
 
-/* out may be x. */
-static void rmsnorm(float *out, const float *x, const float *weight, int n, float sum_of_squares) {
-    float scale = sum_of_squares / n;
-    scale = 1.0f / sqrtf(scale + 1e-5f);
-    for (int i = 0; i < n; i++) out[i] = weight[i] * (scale * x[i]);
-}
-
-/* Turn each adjacent pair of every head by the angle of its place within the head. */
-static void rotate(float *x, int n_heads, const float *cosines, const float *sines, int head_dim) {
-    for (int h = 0; h < n_heads; h++, x += head_dim) {
-        for (int i = 0; i < head_dim; i += 2) {
-            const float c = cosines[i / 2], s = sines[i / 2];
-            const float a = x[i], b = x[i + 1];
-            x[i] = a * c - b * s;
-            x[i + 1] = a * s + b * c;
-        }
-    }
-}
-
-static void add(float *x, const float *delta, int n) {
-    for (int i = 0; i < n; i++) x[i] += delta[i];
-}
-
 /* Everything one sequence needs besides the weights. */
 typedef struct {
     const Kernels *kernels;
@@ -574,12 +551,10 @@ static void attend_share(const void *context, int begin, int end) {
 
 /* Put k and v into the caches of a layer. */
 static void remember(State *s, const Config *c, int layer, int pos) {
-    const int lanes = s->kernels->lanes, head_dim = c->head_dim;
-    for (int kv_head = 0; kv_head < c->n_kv_heads; kv_head++) {
-        float *block = keys_of(s, c, layer, kv_head) + (size_t)(pos / lanes * lanes) * head_dim;
-        for (int i = 0; i < head_dim; i++) block[(size_t)i * lanes + pos % lanes] = s->k[kv_head * head_dim + i];
-        float *row = values_of(s, c, layer, kv_head) + (size_t)pos * s->value_width;
-        memcpy(row, s->v + kv_head * head_dim, sizeof(float) * (size_t)head_dim);
+    for (int h = 0; h < c->n_kv_heads; h++) {
+        const int first = h * c->head_dim;
+        cache_key(keys_of(s, c, layer, h), s->k + first, c->head_dim, pos, s->kernels->lanes);
+        memcpy(values_of(s, c, layer, h) + (size_t)pos * s->value_width, s->v + first, sizeof(float) * (size_t)c->head_dim);
     }
 }
 
@@ -844,22 +819,6 @@ static float draw(uint64_t *rng) {
     *rng ^= *rng >> 27;
     const uint32_t bits = (uint32_t)((*rng * 0x2545F4914F6CDD1DULL) >> 32);
     return (float)(bits >> 8) / 16777216.0f;
-}
-
-/* The first of the largest. Few stretches hold a larger one, and to see that they do not takes no order. */
-static int argmax(const float *x, int n) {
-    enum { STRETCH = 64 };
-    int best = 0;
-    for (int start = 0; start < n; start += STRETCH) {
-        const int end = n - start < STRETCH ? n : start + STRETCH;
-        const float largest = x[best];
-        int n_larger = 0;
-        for (int i = start; i < end; i++) n_larger += x[i] > largest;
-        if (n_larger == 0) continue;
-        for (int i = start; i < end; i++)
-            if (x[i] > x[best]) best = i;
-    }
-    return best;
 }
 
 static int sample_all(const float *probabilities, int n, float coin) {

@@ -7,6 +7,11 @@
  *     softmax(scores, nHeads, count)
  *     mix(out, weights, values, nKvHeads, headDim, count)
  *     swiglu(gate, up)
+ *     rmsnorm(out, x, weight, inOrder)
+ *     rotate(x, cosines, sines)
+ *     add(x, delta)
+ *     remember(keys, values, key, value, nKvHeads, headDim, pos)
+ *     argmax(x)                                                          number
  *     enlargePages(buffer)                                               number: offset of its first cache line
  *     lanes                                                              number
  *     instructions                                                       string
@@ -23,7 +28,7 @@
 
 #include "kernel.h"
 
-enum { MAX_ARGUMENTS = 6, MAX_GROUP = 65536, MAX_LENGTH = INT_MAX / 2 };
+enum { MAX_ARGUMENTS = 7, MAX_GROUP = 65536, MAX_LENGTH = INT_MAX / 2 };
 
 /* A typed array that was checked. */
 typedef struct {
@@ -91,20 +96,31 @@ static bool take_codes(napi_env env, napi_value value, const char *name, Array *
     return take_array(env, value, name, napi_int8_array, array);
 }
 
-/* A whole number from 1 to most. */
-static bool take_count(napi_env env, napi_value value, const char *name, size_t most, size_t *count) {
+/* A whole number from least to most. */
+static bool take_number(napi_env env, napi_value value, const char *name, size_t least, size_t most, size_t *count) {
     char message[96];
     double number = 0;
     if (napi_get_value_double(env, value, &number) != napi_ok) {
         snprintf(message, sizeof message, "%s must be a number", name);
         return type_error(env, message);
     }
-    if (!(number >= 1 && number <= (double)most) || number != (double)(size_t)number) {
-        snprintf(message, sizeof message, "%s must be a whole number from 1 to %zu", name, most);
+    if (!(number >= (double)least && number <= (double)most) || number != (double)(size_t)number) {
+        snprintf(message, sizeof message, "%s must be a whole number from %zu to %zu", name, least, most);
         return range_error(env, message);
     }
     *count = (size_t)number;
     return true;
+}
+
+static bool take_count(napi_env env, napi_value value, const char *name, size_t most, size_t *count) {
+    return take_number(env, value, name, 1, most, count);
+}
+
+static bool take_truth(napi_env env, napi_value value, const char *name, bool *truth) {
+    char message[96];
+    if (napi_get_value_bool(env, value, truth) == napi_ok) return true;
+    snprintf(message, sizeof message, "%s must be true or false", name);
+    return type_error(env, message);
 }
 
 /* Whether length is a * b, which may not fit a size_t. */
@@ -186,22 +202,26 @@ static napi_value call_quantize(napi_env env, napi_callback_info info) {
     return NULL;
 }
 
-/* What score() and mix() have in common: the shapes of scores, of queries or results, and of a cache whose heads are
- * width elements wide. */
+/* The room in a cache of n_kv_heads, in whole blocks of positions; its rows may be head_dim in whole lanes wide. */
+static bool find_capacity(napi_env env, const Array *cache, bool in_whole_lanes, Heads *h) {
+    const size_t lanes = kernel_lanes();
+    const size_t width = in_whole_lanes ? (h->head_dim + lanes - 1) / lanes * lanes : h->head_dim;
+    h->capacity = cache->length / width / h->n_kv_heads;
+    if (is_product(cache->length, h->capacity, width * h->n_kv_heads) && h->capacity % lanes == 0) return true;
+    return range_error(env, "the cache has no whole number of blocks");
+}
+
+/* What score() and mix() have in common: the shapes of scores, of queries or results, and of a cache. */
 static bool take_heads(napi_env env, const napi_value *values, const Array *scores, const Array *heads,
                        const Array *cache, bool in_whole_lanes, Heads *h) {
     if (!take_count(env, values[3], "nKvHeads", MAX_LENGTH, &h->n_kv_heads) ||
         !take_count(env, values[4], "headDim", MAX_LENGTH, &h->head_dim) ||
         !take_count(env, values[5], "count", MAX_LENGTH, &h->count))
         return false;
-    const size_t lanes = kernel_lanes();
-    const size_t width = in_whole_lanes ? (h->head_dim + lanes - 1) / lanes * lanes : h->head_dim;
     h->n_heads = heads->length / h->head_dim;
     if (h->n_heads == 0 || heads->length % h->head_dim != 0 || h->n_heads % h->n_kv_heads != 0)
         return range_error(env, "heads are not nKvHeads times so many of headDim");
-    h->capacity = cache->length / width / h->n_kv_heads;
-    if (!is_product(cache->length, h->capacity, width * h->n_kv_heads) || h->capacity % lanes != 0)
-        return range_error(env, "the cache has no whole number of blocks");
+    if (!find_capacity(env, cache, in_whole_lanes, h)) return false;
     if (h->count > h->capacity) return range_error(env, "count is more than the cache holds");
     if (!is_product(scores->length, h->n_heads, h->capacity))
         return range_error(env, "scores.length is not heads times positions");
@@ -273,6 +293,102 @@ static napi_value call_swiglu(napi_env env, napi_callback_info info) {
     return NULL;
 }
 
+static napi_value call_rmsnorm(napi_env env, napi_callback_info info) {
+    napi_value values[4];
+    Array out, x, weight;
+    bool in_order;
+    if (!take_arguments(env, info, values, 4) || !take_vector(env, values[0], "out", &out) ||
+        !take_vector(env, values[1], "x", &x) || !take_vector(env, values[2], "weight", &weight) ||
+        !take_truth(env, values[3], "inOrder", &in_order))
+        return NULL;
+    if (x.length != out.length || weight.length != out.length)
+        range_error(env, "out, x and weight are not equally long");
+    else if (is_too_long(&out))
+        range_error(env, "a vector is too long");
+    else if (overlap(&out, &x) || overlap(&out, &weight))
+        range_error(env, "out overlaps an input");
+    else
+        norm_values(out.data, x.data, weight.data, out.length, in_order);
+    return NULL;
+}
+
+static napi_value call_rotate(napi_env env, napi_callback_info info) {
+    napi_value values[3];
+    Array x, cosines, sines;
+    if (!take_arguments(env, info, values, 3) || !take_vector(env, values[0], "x", &x) ||
+        !take_vector(env, values[1], "cosines", &cosines) || !take_vector(env, values[2], "sines", &sines))
+        return NULL;
+    const size_t head_dim = 2 * cosines.length;
+    if (cosines.length != sines.length)
+        range_error(env, "sines.length is not cosines.length");
+    else if (head_dim == 0 || x.length % head_dim != 0)
+        range_error(env, "x.length is no multiple of 2 * cosines.length");
+    else if (is_too_long(&x))
+        range_error(env, "a vector is too long");
+    else if (overlap(&x, &cosines) || overlap(&x, &sines))
+        range_error(env, "x overlaps an input");
+    else
+        rotate_heads(x.data, x.length / head_dim, cosines.data, sines.data, head_dim);
+    return NULL;
+}
+
+static napi_value call_add(napi_env env, napi_callback_info info) {
+    napi_value values[2];
+    Array x, delta;
+    if (!take_arguments(env, info, values, 2) || !take_vector(env, values[0], "x", &x) ||
+        !take_vector(env, values[1], "delta", &delta))
+        return NULL;
+    if (x.length != delta.length)
+        range_error(env, "delta.length is not x.length");
+    else if (is_too_long(&x))
+        range_error(env, "a vector is too long");
+    else if (overlap(&x, &delta))
+        range_error(env, "x overlaps delta");
+    else
+        add_values(x.data, delta.data, x.length);
+    return NULL;
+}
+
+static napi_value call_remember(napi_env env, napi_callback_info info) {
+    napi_value values[7];
+    Array keys, cached, key, value;
+    Heads heads = {0};
+    size_t pos, room;
+    if (!take_arguments(env, info, values, 7) || !take_vector(env, values[0], "keys", &keys) ||
+        !take_vector(env, values[1], "values", &cached) || !take_vector(env, values[2], "key", &key) ||
+        !take_vector(env, values[3], "value", &value) ||
+        !take_count(env, values[4], "nKvHeads", MAX_LENGTH, &heads.n_kv_heads) ||
+        !take_count(env, values[5], "headDim", MAX_LENGTH, &heads.head_dim) ||
+        !take_number(env, values[6], "pos", 0, MAX_LENGTH - 1, &pos) || !find_capacity(env, &keys, false, &heads))
+        return NULL;
+    room = heads.capacity;
+    if (!find_capacity(env, &cached, true, &heads)) return NULL;
+    heads.count = pos + 1;
+    if (heads.capacity != room)
+        range_error(env, "keys and values have room for different numbers of positions");
+    else if (pos >= room)
+        range_error(env, "pos is beyond what the caches hold");
+    else if (!is_product(key.length, heads.n_kv_heads, heads.head_dim) || value.length != key.length)
+        range_error(env, "key and value are not nKvHeads times headDim long");
+    else if (overlap(&keys, &cached) || overlap(&keys, &key) || overlap(&keys, &value) || overlap(&cached, &key) ||
+             overlap(&cached, &value))
+        range_error(env, "a cache overlaps another array");
+    else
+        remember_heads(keys.data, cached.data, key.data, value.data, &heads);
+    return NULL;
+}
+
+static napi_value call_argmax(napi_env env, napi_callback_info info) {
+    napi_value values[1], index;
+    Array x;
+    if (!take_arguments(env, info, values, 1) || !take_vector(env, values[0], "x", &x)) return NULL;
+    if (x.length == 0 || is_too_long(&x)) {
+        range_error(env, x.length == 0 ? "x is empty" : "a vector is too long");
+        return NULL;
+    }
+    return napi_create_uint32(env, (uint32_t)index_of_largest(x.data, x.length), &index) == napi_ok ? index : NULL;
+}
+
 /* Ask the system for large pages where the memory of a buffer that was not used yet can have some. */
 static napi_value call_enlarge_pages(napi_env env, napi_callback_info info) {
     napi_value values[1], offset;
@@ -314,6 +430,11 @@ NAPI_MODULE_INIT() {
         FUNCTION("softmax", call_softmax),
         FUNCTION("mix", call_mix),
         FUNCTION("swiglu", call_swiglu),
+        FUNCTION("rmsnorm", call_rmsnorm),
+        FUNCTION("rotate", call_rotate),
+        FUNCTION("add", call_add),
+        FUNCTION("remember", call_remember),
+        FUNCTION("argmax", call_argmax),
         FUNCTION("enlargePages", call_enlarge_pages),
         VALUE("instructions", instructions),
         VALUE("lanes", lanes),

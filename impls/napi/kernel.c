@@ -80,9 +80,14 @@ void softmax_heads(float *scores, const Heads *h) {
     for (size_t i = 0; i < h->n_heads; i++) kernels()->softmax(scores + i * h->capacity, (int)h->count);
 }
 
+/* Elements from one value of a head to the next. */
+static size_t value_width(const Heads *h) {
+    const size_t lanes = kernel_lanes();
+    return (h->head_dim + lanes - 1) / lanes * lanes;
+}
+
 void mix_heads(float *out, const float *weights, const float *values, const Heads *h) {
-    const size_t lanes = kernel_lanes(), width = (h->head_dim + lanes - 1) / lanes * lanes;
-    const size_t sharing = h->n_heads / h->n_kv_heads;
+    const size_t width = value_width(h), sharing = h->n_heads / h->n_kv_heads;
     for (size_t i = 0; i < h->n_heads; i++)
         kernels()->mix(out + i * h->head_dim, weights + i * h->capacity, values + i / sharing * h->capacity * width,
                        (int)h->count, (int)h->head_dim);
@@ -90,4 +95,34 @@ void mix_heads(float *out, const float *weights, const float *values, const Head
 
 void swiglu_values(float *gate, const float *up, size_t n) {
     kernels()->swiglu(gate, up, (int)n);
+}
+
+void norm_values(float *out, const float *x, const float *weight, size_t n, bool in_order) {
+    float sum_of_squares;
+    if (in_order)
+        sum_of_squares = dot(x, x, (int)n);
+    else
+        kernels()->multiply(&sum_of_squares, x, x, 1, (int)n);
+    rmsnorm(out, x, weight, (int)n, sum_of_squares);
+}
+
+void rotate_heads(float *x, size_t n_heads, const float *cosines, const float *sines, size_t head_dim) {
+    rotate(x, (int)n_heads, cosines, sines, (int)head_dim);
+}
+
+void add_values(float *x, const float *delta, size_t n) {
+    add(x, delta, (int)n);
+}
+
+void remember_heads(float *keys, float *values, const float *key, const float *value, const Heads *h) {
+    const size_t pos = h->count - 1, width = value_width(h);
+    for (size_t i = 0; i < h->n_kv_heads; i++) {
+        const size_t first = i * h->head_dim;
+        cache_key(keys + first * h->capacity, key + first, (int)h->head_dim, (int)pos, kernels()->lanes);
+        memcpy(values + (i * h->capacity + pos) * width, value + first, sizeof(float) * h->head_dim);
+    }
+}
+
+size_t index_of_largest(const float *x, size_t n) {
+    return (size_t)argmax(x, (int)n);
 }

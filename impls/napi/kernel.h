@@ -48,4 +48,19 @@ void mix_heads(float *out, const float *weights, const float *values, const Head
 /* gate becomes silu(gate) * up; any exponential that is right to float32. */
 void swiglu_values(float *gate, const float *up, size_t n);
 
+/* out = weight * x / sqrt(mean of squares of x + 1e-5); in_order: the squares are summed from left to right. */
+void norm_values(float *out, const float *x, const float *weight, size_t n, bool in_order);
+
+/* Turn each adjacent pair of every head by the angle of its place within the head. */
+void rotate_heads(float *x, size_t n_heads, const float *cosines, const float *sines, size_t head_dim);
+
+/* x += delta. */
+void add_values(float *x, const float *delta, size_t n);
+
+/* Put key and value (n_kv_heads, head_dim) into the caches of heads as its position count - 1. */
+void remember_heads(float *keys, float *values, const float *key, const float *value, const Heads *heads);
+
+/* The first of the largest of n values, n > 0. */
+size_t index_of_largest(const float *x, size_t n);
+
 #endif

@@ -39,6 +39,20 @@ export type Addon = {
     count: number,
   ): void;
   swiglu(gate: Float32Array, up: Float32Array): void;
+  /** inOrder: sum the squares from left to right. */
+  rmsnorm(out: Float32Array, x: Float32Array, weight: Float32Array, inOrder: boolean): void;
+  rotate(x: Float32Array, cosines: Float32Array, sines: Float32Array): void;
+  add(x: Float32Array, delta: Float32Array): void;
+  remember(
+    keys: Float32Array,
+    values: Float32Array,
+    key: Float32Array,
+    value: Float32Array,
+    nKvHeads: number,
+    headDim: number,
+    pos: number,
+  ): void;
+  argmax(x: Float32Array): number;
   /** Ask for large pages, before the buffer is used. Returns the offset of its first cache line. */
   enlargePages(buffer: ArrayBuffer): number;
   readonly lanes: number;
@@ -76,6 +90,9 @@ export function loadKernel(file: string): Kernel {
     codes: (length) => memory.codes(length),
     matmul: addon.matmul,
     swiglu: addon.swiglu,
+    rotate: addon.rotate,
+    add: addon.add,
+    argmax: addon.argmax,
     lanes: addon.lanes,
     matmulQ8: (out, weights, x, group) =>
       addon.matmulQ8(out, weights.codes, weights.scales, x.codes, x.scales, group),
@@ -85,5 +102,8 @@ export function loadKernel(file: string): Kernel {
     softmax: (scores, heads, count) => addon.softmax(scores, heads.nHeads, count),
     mix: (out, weights, values, heads, count) =>
       addon.mix(out, weights, values, heads.nKvHeads, heads.headDim, count),
+    rmsnorm: (out, x, weight, group) => addon.rmsnorm(out, x, weight, group !== 0),
+    remember: (keys, values, key, value, heads, pos) =>
+      addon.remember(keys, values, key, value, heads.nKvHeads, heads.headDim, pos),
   };
 }

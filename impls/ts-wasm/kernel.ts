@@ -9,7 +9,7 @@ import { readFileSync } from "node:fs";
 import { setFlagsFromString } from "node:v8";
 import { Arena } from "../ts/arena.ts";
 import { Failure } from "../ts/failure.ts";
-import type { Heads, Kernel } from "../ts/kernel.ts";
+import { type Heads, inTypescript, type Kernel } from "../ts/kernel.ts";
 
 const PAGE_BYTES = 65536;
 const MAX_BYTES = 2 ** 32;
@@ -40,8 +40,15 @@ type Exports = {
   swiglu(gate: number, up: number, length: number): void;
 };
 
+const small = inTypescript(LANES);
+
 export class WasmKernel implements Kernel {
   readonly lanes = LANES;
+  readonly rmsnorm = small.rmsnorm;
+  readonly rotate = small.rotate;
+  readonly add = small.add;
+  readonly argmax = small.argmax;
+  readonly remember = small.remember;
   readonly #module: WebAssembly.Module;
   #arena: Arena | undefined;
   #exports: Exports | undefined;

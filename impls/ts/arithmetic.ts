@@ -11,7 +11,7 @@ import { expf } from "./libm.ts";
 const { fround, sqrt } = Math;
 const EPSILON = fround(1e-5);
 
-/** out may be x. With float32 weights the squares may be summed as is fastest; with int8 ones from left to right. */
+/** With float32 weights the squares may be summed as is fastest; with int8 ones from left to right. */
 export function rmsnorm(out: Float32Array, x: Float32Array, weight: Float32Array, group = 1): void {
   const squares = group === 0 ? sumOfSquares(x) : strictSumOfSquares(x);
   const scale = fround(1 / fround(sqrt(fround(fround(squares / fround(x.length)) + EPSILON))));
@@ -24,15 +24,16 @@ function strictSumOfSquares(x: Float32Array): number {
   return sum;
 }
 
-/** In double, two sums side by side: dim is even. */
+/** In double, two sums side by side. */
 function sumOfSquares(x: Float32Array): number {
+  const last = x.length - 1;
   let even = 0;
   let odd = 0;
-  for (let i = 0; i < x.length; i += 2) {
+  for (let i = 0; i < last; i += 2) {
     even += x[i] * x[i];
     odd += x[i + 1] * x[i + 1];
   }
-  return even + odd;
+  return last % 2 === 0 ? even + x[last] * x[last] + odd : even + odd;
 }
 
 /** In place, over x[start] .. x[end - 1]. */
@@ -50,14 +51,16 @@ export function softmax(x: Float32Array, start: number, end: number): void {
 /** Turn each adjacent pair of every head by the angle of its place within the head, in place. */
 export function rotate(x: Float32Array, cosines: Float32Array, sines: Float32Array): void {
   const pairs = cosines.length;
-  for (let i = 0; i < x.length; i += 2) {
-    const pair = (i >> 1) % pairs;
-    const c = cosines[pair];
-    const s = sines[pair];
-    const a = x[i];
-    const b = x[i + 1];
-    x[i] = fround(a * c) - fround(b * s);
-    x[i + 1] = fround(a * s) + fround(b * c);
+  for (let head = 0; head < x.length; head += 2 * pairs) {
+    for (let pair = 0; pair < pairs; pair++) {
+      const c = cosines[pair];
+      const s = sines[pair];
+      const i = head + 2 * pair;
+      const a = x[i];
+      const b = x[i + 1];
+      x[i] = fround(a * c) - fround(b * s);
+      x[i + 1] = fround(a * s) + fround(b * c);
+    }
   }
 }
 
@@ -72,6 +75,26 @@ export function swiglu(gate: Float32Array, up: Float32Array): void {
 
 export function add(x: Float32Array, delta: Float32Array): void {
   for (let i = 0; i < x.length; i++) x[i] += delta[i];
+}
+
+/** The first of the largest. Four at a time: nearly all are smaller than what was found before. */
+export function argmax(x: Float32Array): number {
+  const inFours = x.length - (x.length % 4);
+  let best = 0;
+  let largest = x[0];
+  const look = (begin: number, end: number): void => {
+    for (let i = begin; i < end; i++) {
+      if (x[i] > largest) {
+        largest = x[i];
+        best = i;
+      }
+    }
+  };
+  for (let i = 0; i < inFours; i += 4) {
+    if (x[i] > largest || x[i + 1] > largest || x[i + 2] > largest || x[i + 3] > largest) look(i, i + 4);
+  }
+  look(inFours, x.length);
+  return best;
 }
 
 /** One row as float32: the embedding of a token. */

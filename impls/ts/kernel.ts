@@ -1,12 +1,12 @@
 /**
- * Where the time goes: a matrix times a vector, attention, the activation. Everything else is the same program whatever
- * the kernel.
+ * Where the time goes: a matrix times a vector first of all, then attention, and what is done to whole vectors. Everything
+ * else is the same program whatever the kernel.
  *
  * A kernel owns the memory it works on, because a WebAssembly module reaches nothing but its own. The program asks it for
  * every weight, and for every vector that is multiplied or receives a product.
  */
 
-import { quantize, softmax, swiglu } from "./arithmetic.ts";
+import { add, argmax, quantize, rmsnorm, rotate, softmax, swiglu } from "./arithmetic.ts";
 
 const { fround, sqrt } = Math;
 
@@ -67,6 +67,17 @@ export interface Kernel {
 
   /** gate becomes silu(gate) * up, in any precision not below float32's. */
   swiglu(gate: Float32Array, up: Float32Array): void;
+
+  /** As in arithmetic.ts: to the bit where group is not 0, and else in any order. */
+  rmsnorm(out: Float32Array, x: Float32Array, weight: Float32Array, group: number): void;
+
+  /** As in arithmetic.ts, to the bit. */
+  rotate(x: Float32Array, cosines: Float32Array, sines: Float32Array): void;
+  add(x: Float32Array, delta: Float32Array): void;
+  argmax(x: Float32Array): number;
+
+  /** Put key and value (nKvHeads, headDim) of position pos into the caches. */
+  remember(keys: Float32Array, values: Float32Array, key: Float32Array, value: Float32Array, heads: Heads, pos: number): void;
 }
 
 /** Memory from JavaScript's own heap, for kernels that can reach it. */
@@ -76,6 +87,29 @@ export const heap = {
   codes: (length: number): Int8Array => new Int8Array(length),
 };
 
+/** What a kernel may leave to TypeScript, if its keys come in blocks of so many lanes. */
+export const inTypescript = (lanes: number) => ({
+  rmsnorm,
+  rotate,
+  add,
+  argmax,
+
+  remember(...[keys, values, key, value, heads, pos]: Parameters<Kernel["remember"]>): void {
+    const { nKvHeads, headDim, capacity } = heads;
+    const width = values.length / (nKvHeads * capacity);
+    const lane = pos % lanes;
+    for (let h = 0; h < nKvHeads; h++) {
+      const first = h * headDim;
+      const k = (h * capacity + pos - lane) * headDim + lane;
+      const v = (h * capacity + pos) * width;
+      for (let i = 0; i < headDim; i++) {
+        keys[k + i * lanes] = key[first + i];
+        values[v + i] = value[first + i];
+      }
+    }
+  },
+});
+
 /**
  * The kernel in TypeScript.
  *
@@ -84,6 +118,7 @@ export const heap = {
  */
 export const typescriptKernel: Kernel = {
   ...heap,
+  ...inTypescript(4),
   lanes: 4,
   quantize,
   swiglu,

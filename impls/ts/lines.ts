@@ -51,14 +51,14 @@ function float32(word: string): number {
   return word === "inf" ? Infinity : Math.fround(Number(word));
 }
 
-type Loaded = { llama: Llama; tokenizer: Tokenizer };
+type Loaded = { llama: Llama; tokenizer: Tokenizer; kernel: Kernel };
 
 function load(makeKernel: () => Kernel, words: string[], trace?: Trace): Loaded {
   const [checkpoint, pieces] = words.map((word) => Buffer.from(fromHex(word), "latin1"));
   const kernel = makeKernel();
   const model = readModel(checkpoint, kernel);
   const tokenizer = new Tokenizer(pieces, model.config.vocabSize);
-  return { llama: new Llama(model, kernel, model.config.seqLen, trace), tokenizer };
+  return { llama: new Llama(model, kernel, model.config.seqLen, trace), tokenizer, kernel };
 }
 
 function encode({ tokenizer }: Loaded, words: string[]): string {
@@ -88,11 +88,11 @@ function fed(words: string[], llama: Llama): number[] {
   return ids;
 }
 
-function generate({ llama }: Loaded, words: string[]): string {
+function generate({ llama, kernel }: Loaded, words: string[]): string {
   const [n, seed] = integers([words[0], words[3]]);
   const [temperature, topp] = words.slice(1, 3).map(float32);
   const ids = fed(words.slice(4), llama);
-  const sampler = new Sampler(temperature, topp, Random.fromInt(seed));
+  const sampler = new Sampler(temperature, topp, Random.fromInt(seed), kernel);
   const found: number[] = [];
   for (let pos = 0; pos < llama.config.seqLen && found.length < n; pos++) {
     const logits = llama.forward(pos < ids.length ? ids[pos] : found[pos - ids.length], pos);

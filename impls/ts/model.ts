@@ -1,5 +1,5 @@
 /** The forward pass: a token and its position in, logits out. */
-import { add, copyRow, rmsnorm, rotate, softmax, swiglu } from "./arithmetic.ts";
+import { copyRow, softmax, swiglu } from "./arithmetic.ts";
 import type { Config, Matrix, Model } from "./checkpoint.ts";
 import type { Heads, Kernel, Quantized } from "./kernel.ts";
 import { cosf, sinf } from "./libm.ts";
@@ -62,14 +62,15 @@ export class Llama {
     this.#values = model.layers.map(() => kernel.floats(heads.capacity * c.nKvHeads * width));
     // powf(10000, 2j / headDim): a rounded double power agrees with the C library's for all usual widths of a head.
     this.#frequencies = Float32Array.from({ length: half }, (_, j) => 1 / fround(10000 ** fround((2 * j) / c.headDim)));
-    this.#cosines = new Float32Array(half);
-    this.#sines = new Float32Array(half);
+    this.#cosines = kernel.floats(half);
+    this.#sines = kernel.floats(half);
   }
 
   /** Logits for what follows token, which stands at pos; valid until the next call. Positions come in order, from 0. */
   forward(token: number, pos: number): Float32Array {
     const { layers, tokEmbedding, finalNorm, lmHead } = this.#model;
     const { group } = this.config;
+    const kernel = this.#kernel;
     const trace = this.#trace;
     this.#setAngles(pos);
     copyRow(this.#x, tokEmbedding, token, group);
@@ -78,39 +79,39 @@ export class Llama {
 
     for (let l = 0; l < layers.length; l++) {
       const layer = layers[l];
-      rmsnorm(this.#normed, this.#x, layer.attnNorm, group);
+      kernel.rmsnorm(this.#normed, this.#x, layer.attnNorm, group);
       trace?.record("attn_norm", l, pos, this.#normed);
       this.#multiply(this.#normed, [layer.wq, this.#q], [layer.wk, this.#k], [layer.wv, this.#v]);
       trace?.record("q_raw", l, pos, this.#q);
       trace?.record("k_raw", l, pos, this.#k);
       trace?.record("v", l, pos, this.#v);
-      rotate(this.#q, this.#cosines, this.#sines);
-      rotate(this.#k, this.#cosines, this.#sines);
+      kernel.rotate(this.#q, this.#cosines, this.#sines);
+      kernel.rotate(this.#k, this.#cosines, this.#sines);
       trace?.record("q", l, pos, this.#q);
       trace?.record("k", l, pos, this.#k);
-      this.#remember(l, pos);
+      kernel.remember(this.#keys[l], this.#values[l], this.#k, this.#v, this.#heads, pos);
       this.#attend(l, pos);
       trace?.record("attn_mix", l, pos, this.#normed);
       this.#multiply(this.#normed, [layer.wo, this.#delta]);
       trace?.record("attn_out", l, pos, this.#delta);
-      add(this.#x, this.#delta);
+      kernel.add(this.#x, this.#delta);
       trace?.record("attn_residual", l, pos, this.#x);
 
-      rmsnorm(this.#normed, this.#x, layer.ffnNorm, group);
+      kernel.rmsnorm(this.#normed, this.#x, layer.ffnNorm, group);
       trace?.record("ffn_norm", l, pos, this.#normed);
       this.#multiply(this.#normed, [layer.wGate, this.#gate], [layer.wUp, this.#up]);
       trace?.record("gate", l, pos, this.#gate);
       trace?.record("up", l, pos, this.#up);
-      if (group === 0) this.#kernel.swiglu(this.#gate, this.#up);
+      if (group === 0) kernel.swiglu(this.#gate, this.#up);
       else swiglu(this.#gate, this.#up);
       trace?.record("ffn_mix", l, pos, this.#gate);
       this.#multiply(this.#gate, [layer.wDown, this.#delta]);
       trace?.record("ffn_out", l, pos, this.#delta);
-      add(this.#x, this.#delta);
+      kernel.add(this.#x, this.#delta);
       trace?.record("ffn_residual", l, pos, this.#x);
     }
 
-    rmsnorm(this.#normed, this.#x, finalNorm, group);
+    kernel.rmsnorm(this.#normed, this.#x, finalNorm, group);
     trace?.record("final_norm", -1, pos, this.#normed);
     this.#multiply(this.#normed, [lmHead, this.#logits]);
     trace?.record("logits", -1, pos, this.#logits);
@@ -133,24 +134,6 @@ export class Llama {
     for (const [matrix, out] of products) {
       if ("values" in matrix) this.#kernel.matmul(out, matrix.values, x);
       else this.#kernel.matmulQ8(out, matrix.quantized, quantized, group);
-    }
-  }
-
-  /** Put k and v into the layer's caches. */
-  #remember(layer: number, pos: number): void {
-    const { nKvHeads, headDim, capacity } = this.#heads;
-    const { lanes } = this.#kernel;
-    const keys = this.#keys[layer];
-    const values = this.#values[layer];
-    const width = values.length / (nKvHeads * capacity);
-    for (let h = 0; h < nKvHeads; h++) {
-      const first = h * headDim;
-      const key = (h * capacity + pos - (pos % lanes)) * headDim + (pos % lanes);
-      const value = (h * capacity + pos) * width;
-      for (let i = 0; i < headDim; i++) {
-        keys[key + i * lanes] = this.#k[first + i];
-        values[value + i] = this.#v[first + i];
-      }
     }
   }
 

@@ -226,7 +226,7 @@ function run(makeKernel: () => Kernel): void {
   const session = {
     llama: new Llama(model, kernel, steps, Trace.asked()),
     tokenizer,
-    sampler: new Sampler(options.temperature, options.topp, Random.fromInt(seed)),
+    sampler: new Sampler(options.temperature, options.topp, Random.fromInt(seed), kernel),
     steps,
   };
   if (options.mode === "generate") generate(session, options.prompt ?? "");

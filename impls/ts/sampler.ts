@@ -1,5 +1,6 @@
 /** The next token from logits, as llama2.c chooses it: same generator, same order, in float32. */
-import { softmax } from "./arithmetic.ts";
+import { argmax, softmax } from "./arithmetic.ts";
+import type { Kernel } from "./kernel.ts";
 
 const { fround } = Math;
 
@@ -52,26 +53,6 @@ function upperHalf(a: number, b: number): number {
   return (aHigh * bHigh + Math.floor(middle / 65536) + Math.floor(rest / 65536)) >>> 0;
 }
 
-/** The first of the largest. Four at a time: nearly all are smaller than what was found before. */
-export function argmax(x: Float32Array): number {
-  const inFours = x.length - (x.length % 4);
-  let best = 0;
-  let largest = x[0];
-  const look = (begin: number, end: number): void => {
-    for (let i = begin; i < end; i++) {
-      if (x[i] > largest) {
-        largest = x[i];
-        best = i;
-      }
-    }
-  };
-  for (let i = 0; i < inFours; i += 4) {
-    if (x[i] > largest || x[i + 1] > largest || x[i + 2] > largest || x[i + 3] > largest) look(i, i + 4);
-  }
-  look(inFours, x.length);
-  return best;
-}
-
 export function sampleAll(probabilities: Float32Array, coin: number): number {
   let mass = 0;
   for (let i = 0; i < probabilities.length; i++) {
@@ -109,16 +90,18 @@ export class Sampler {
   readonly #temperature: number; // 0: always the likeliest token, without drawing a random number
   readonly #topp: number; // 0 or 1: draw from all tokens
   readonly #random: Random;
+  readonly #kernel: Kernel;
 
-  constructor(temperature: number, topp: number, random: Random) {
+  constructor(temperature: number, topp: number, random: Random, kernel: Kernel) {
     this.#temperature = temperature;
     this.#topp = topp;
     this.#random = random;
+    this.#kernel = kernel;
   }
 
   /** Choose; logits are overwritten. */
   sample(logits: Float32Array): number {
-    if (this.#temperature === 0) return argmax(logits);
+    if (this.#temperature === 0) return this.#kernel.argmax(logits);
     for (let i = 0; i < logits.length; i++) logits[i] /= this.#temperature;
     softmax(logits, 0, logits.length);
     const coin = this.#random.coin();

@@ -17,6 +17,9 @@ static void check_matrices(size_t rows, size_t cols) {
         free(x_scales);
     }
     swiglu_values(x, weights, cols);
+    add_values(x, weights, cols);
+    norm_values(out, weights, weights, rows, cols % 2 == 0);
+    if (index_of_largest(x, cols) >= cols) abort();
     free(out);
     free(weights);
     free(x);
@@ -33,7 +36,11 @@ static void check_attention(size_t head_dim, size_t blocks) {
         score_heads(scores, queries, keys, &heads);
         softmax_heads(scores, &heads);
         mix_heads(queries, scores, values, &heads);
+        remember_heads(keys, values, queries, queries + 2 * head_dim, &heads);
     }
+    float *angles = calloc(head_dim, sizeof *angles);
+    rotate_heads(queries, 4, angles, angles + head_dim / 2, head_dim);
+    free(angles);
     free(queries);
     free(scores);
     free(keys);

@@ -5,7 +5,7 @@
  * the last place; int8 products, scores and mixed values must agree to the bit. Behind every array lies memory full of
  * NaN, which shows in a result that reads too far.
  */
-import { quantize } from "../../impls/ts/arithmetic.ts";
+import { add, argmax, quantize, rmsnorm, rotate } from "../../impls/ts/arithmetic.ts";
 import type { Kernel } from "../../impls/ts/kernel.ts";
 
 async function makeKernel(name: string, file: string): Promise<Kernel> {
@@ -182,5 +182,85 @@ for (let length = 1; length <= 70; length++) {
       fail(`swiglu of ${length}, ${i}`, gate[i], expected[i]);
   if (!Number.isNaN(floatPools[0][0]) || !Number.isNaN(floatPools[0][length + 1])) fail("beside gate", "a number", "NaN");
   checks++;
+}
+
+// ---- Norms, rotation, sums and the largest: as in arithmetic.ts, and nothing beside them
+
+function same(what: string, got: Float32Array, expected: Float32Array): void {
+  const i = got.findIndex((value, at) => !Object.is(value, expected[at]));
+  if (i >= 0) fail(`${what}, ${i}`, got[i], expected[i]);
+}
+
+for (let length = 1; length <= 130; length++) {
+  const x = floats(0, length, 1);
+  const weight = floats(1, length, 2);
+  const out = floats(2, length, 1);
+  const expected = new Float32Array(length);
+  for (let i = 0; i < length; i++) x[i] *= 2 ** (i % 12);
+
+  kernel.rmsnorm(out, x, weight, 32);
+  rmsnorm(expected, x, weight, 32);
+  same(`ordered norm of ${length}`, out, expected);
+  kernel.rmsnorm(out, x, weight, 0);
+  const exact = Math.sqrt(x.reduce((sum, value) => sum + value * value, 0) / length + fround(1e-5));
+  for (let i = 0; i < length; i++) {
+    const wanted = (weight[i] * x[i]) / exact;
+    if (!(Math.abs(out[i] - wanted) <= (length + 6) * 2 ** -24 * Math.abs(wanted) + 1e-38))
+      fail(`norm of ${length}, ${i}`, out[i], wanted);
+  }
+  if (!Number.isNaN(floatPools[2][0]) || !Number.isNaN(floatPools[2][length + 1])) fail("beside out", "a number", "NaN");
+
+  const [given, sum] = [x.slice(), x.slice()];
+  kernel.add(x, weight);
+  add(sum, weight);
+  same(`sum of ${length}`, x, sum);
+  if (!Number.isNaN(floatPools[0][0]) || !Number.isNaN(floatPools[0][length + 1])) fail("beside x", "a number", "NaN");
+
+  const rounded = floats(0, length, 3);
+  for (let i = 0; i < length; i++) rounded[i] = Math.round(given[i]); // equal ones among them
+  for (const changed of [{}, { 0: NaN }, { [length - 1]: NaN }, { [length >> 1]: Infinity }, { [length >> 2]: -Infinity }]) {
+    Object.assign(rounded, changed);
+    if (kernel.argmax(rounded) !== argmax(rounded)) fail(`largest of ${rounded}`, kernel.argmax(rounded), argmax(rounded));
+  }
+  checks++;
+}
+for (const pairs of [1, 2, 3, 4, 7, 8, 12, 24, 32, 33]) {
+  for (let heads = 1; heads <= 5; heads++) {
+    const x = floats(0, 2 * pairs * heads, 1);
+    const [cosines, sines] = [floats(1, pairs, 0), floats(2, pairs, 3)];
+    const expected = x.slice();
+    kernel.rotate(x, cosines, sines);
+    rotate(expected, cosines, sines);
+    same(`${heads} heads of ${pairs} pairs`, x, expected);
+    if (!Number.isNaN(floatPools[0][0]) || !Number.isNaN(floatPools[0][x.length + 1])) fail("beside x", "a number", "NaN");
+    checks++;
+  }
+}
+
+// ---- The caches: each element in its place, and no other touched
+
+for (const headDim of [2, 6, 16, 48, 66]) {
+  for (const nKvHeads of [1, 3]) {
+    const capacity = 3 * lanes;
+    const width = Math.ceil(headDim / lanes) * lanes;
+    const heads = { nHeads: 2 * nKvHeads, nKvHeads, headDim, capacity };
+    for (const pos of new Set([0, 1, lanes - 1, lanes, 2 * lanes, capacity - 1])) {
+      const keys = kernel.floats(nKvHeads * capacity * headDim).fill(9);
+      const values = kernel.floats(nKvHeads * capacity * width).fill(9);
+      const [wantedKeys, wantedValues] = [keys.slice(), values.slice()];
+      const [key, value] = [floats(0, nKvHeads * headDim, 1), floats(1, nKvHeads * headDim, 2)];
+      for (let h = 0; h < nKvHeads; h++) {
+        for (let i = 0; i < headDim; i++) {
+          const block = h * capacity + Math.floor(pos / lanes) * lanes;
+          wantedKeys[block * headDim + i * lanes + (pos % lanes)] = key[h * headDim + i];
+          wantedValues[(h * capacity + pos) * width + i] = value[h * headDim + i];
+        }
+      }
+      kernel.remember(keys, values, key, value, heads, pos);
+      same(`keys of ${nKvHeads} heads of ${headDim} at ${pos}`, keys, wantedKeys);
+      same(`values of ${nKvHeads} heads of ${headDim} at ${pos}`, values, wantedValues);
+      checks++;
+    }
+  }
 }
 console.log(`ok ${checks}`);

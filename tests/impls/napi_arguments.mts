@@ -1,7 +1,9 @@
 /** Call the add-on (its file is the argument) wrongly in every way: each call must throw, and what it throws is printed. */
 import { loadAddon } from "../../impls/napi/kernel.ts";
 
-const { matmul, matmulQ8, quantize, score, softmax, mix, swiglu, enlargePages, lanes } = loadAddon(process.argv[2]) as Record<string, any>;
+const addon = loadAddon(process.argv[2]) as Record<string, any>;
+const { matmul, matmulQ8, quantize, score, softmax, mix, swiglu, rmsnorm, rotate, add, remember, argmax } = addon;
+const { enlargePages, lanes } = addon;
 const f32 = (length: number): Float32Array => new Float32Array(length);
 const i8 = (length: number): Int8Array => new Int8Array(length);
 
@@ -17,6 +19,7 @@ const room = 2 * lanes;
 const width = Math.ceil(6 / lanes) * lanes;
 const goodScore: unknown[] = [f32(2 * room), f32(12), f32(6 * room), 1, 6, room];
 const goodMix: unknown[] = [f32(12), f32(2 * room), f32(width * room), 1, 6, room];
+const goodRemember: unknown[] = [f32(6 * room), f32(width * room), f32(6), f32(6), 1, 6, room - 1];
 const wide = f32(64 * room);
 const changed = (index: number, value: unknown): unknown[] => good.with(index, value);
 
@@ -139,6 +142,66 @@ const wrong: [string, (...args: unknown[]) => unknown, unknown[]][] = [
   ["TypeError: up must be a Float32Array", swiglu, [f32(4), i8(4)]],
   ["TypeError: the buffer of gate is detached", swiglu, [detached(f32(4)), f32(4)]],
   ["RangeError: up.length is not gate.length", swiglu, [f32(4), f32(5)]],
+
+  ["TypeError: expected 4 arguments, got 3", rmsnorm, [f32(4), f32(4), f32(4)]],
+  ["TypeError: out must be a Float32Array", rmsnorm, [i8(4), f32(4), f32(4), true]],
+  ["TypeError: x must be a Float32Array", rmsnorm, [f32(4), 4, f32(4), true]],
+  ["TypeError: weight must be a Float32Array", rmsnorm, [f32(4), f32(4), undefined, true]],
+  ["TypeError: inOrder must be true or false", rmsnorm, [f32(4), f32(4), f32(4), 0]],
+  ["TypeError: the buffer of x is detached", rmsnorm, [f32(4), detached(f32(4)), f32(4), true]],
+  ["RangeError: out, x and weight are not equally long", rmsnorm, [f32(4), f32(5), f32(4), true]],
+  ["RangeError: out, x and weight are not equally long", rmsnorm, [f32(4), f32(4), f32(3), false]],
+  ["RangeError: out overlaps an input", rmsnorm, [shared.subarray(0, 4), shared.subarray(0, 4), f32(4), true]],
+  ["RangeError: out overlaps an input", rmsnorm, [shared.subarray(0, 4), f32(4), shared.subarray(3, 7), true]],
+
+  ["TypeError: expected 3 arguments, got 2", rotate, [f32(4), f32(2)]],
+  ["TypeError: cosines must be a Float32Array", rotate, [f32(4), [1, 1], f32(2)]],
+  ["TypeError: the buffer of sines is detached", rotate, [f32(4), f32(2), detached(f32(2))]],
+  ["RangeError: sines.length is not cosines.length", rotate, [f32(4), f32(2), f32(1)]],
+  ["RangeError: x.length is no multiple of 2 * cosines.length", rotate, [f32(6), f32(2), f32(2)]],
+  ["RangeError: x.length is no multiple of 2 * cosines.length", rotate, [f32(4), f32(0), f32(0)]],
+  ["RangeError: x overlaps an input", rotate, [shared.subarray(0, 4), shared.subarray(3, 5), f32(2)]],
+  ["RangeError: x overlaps an input", rotate, [shared.subarray(0, 4), f32(2), shared.subarray(2, 4)]],
+
+  ["TypeError: expected 2 arguments, got 3", add, [f32(4), f32(4), f32(4)]],
+  ["TypeError: delta must be a Float32Array", add, [f32(4), new Float64Array(4)]],
+  ["TypeError: the buffer of x is detached", add, [detached(f32(4)), f32(4)]],
+  ["RangeError: delta.length is not x.length", add, [f32(4), f32(5)]],
+  ["RangeError: x overlaps delta", add, [shared.subarray(0, 4), shared.subarray(3, 7)]],
+
+  ["TypeError: expected 7 arguments, got 6", remember, goodRemember.slice(0, 6)],
+  ["TypeError: expected 7 arguments, got 8", remember, [...goodRemember, 1]],
+  ["TypeError: keys must be a Float32Array", remember, goodRemember.with(0, i8(6 * room))],
+  ["TypeError: values must be a Float32Array", remember, goodRemember.with(1, null)],
+  ["TypeError: key must be a Float32Array", remember, goodRemember.with(2, [1, 2, 3, 4, 5, 6])],
+  ["TypeError: the buffer of value is detached", remember, goodRemember.with(3, detached(f32(6)))],
+  ["TypeError: pos must be a number", remember, goodRemember.with(6, "0")],
+  ...[-1, 0.5, NaN, Infinity, 2 ** 31].map((bad): [string, typeof remember, unknown[]] => [
+    "RangeError: pos must be a whole number from 0 to 1073741822",
+    remember,
+    goodRemember.with(6, bad),
+  ]),
+  ["RangeError: headDim must be a whole number from 1 to 1073741823", remember, goodRemember.with(5, 0)],
+  ["RangeError: the cache has no whole number of blocks", remember, goodRemember.with(0, f32(6 * room + 1))],
+  ["RangeError: the cache has no whole number of blocks", remember, goodRemember.with(1, f32(width * room + 1))],
+  ["RangeError: keys and values have room for different numbers of positions", remember, goodRemember.with(0, f32(3 * room))],
+  ["RangeError: pos is beyond what the caches hold", remember, goodRemember.with(6, room)],
+  ["RangeError: pos is beyond what the caches hold", remember, goodRemember.with(0, f32(0)).with(1, f32(0)).with(6, 0)],
+  ["RangeError: key and value are not nKvHeads times headDim long", remember, goodRemember.with(2, f32(5))],
+  ["RangeError: key and value are not nKvHeads times headDim long", remember, goodRemember.with(3, f32(12))],
+  [
+    "RangeError: a cache overlaps another array",
+    remember,
+    goodRemember.with(0, wide.subarray(0, 6 * room)).with(1, wide.subarray(room, room + width * room)),
+  ],
+  ["RangeError: a cache overlaps another array", remember, goodRemember.with(0, wide.subarray(0, 6 * room)).with(2, wide.subarray(0, 6))],
+  ["RangeError: a cache overlaps another array", remember, goodRemember.with(1, wide.subarray(0, width * room)).with(3, wide.subarray(5, 11))],
+
+  ["TypeError: expected 1 arguments, got 0", argmax, []],
+  ["TypeError: x must be a Float32Array", argmax, [i8(4)]],
+  ["TypeError: the buffer of x is detached", argmax, [detached(f32(4))]],
+  ["RangeError: x is empty", argmax, [f32(0)]],
+
   ["TypeError: expected 1 arguments, got 0", enlargePages, []],
   ["TypeError: buffer must be an ArrayBuffer", enlargePages, [64]],
   ["TypeError: buffer must be an ArrayBuffer", enlargePages, [f32(64)]],

@@ -4,14 +4,14 @@
  * Bytes are strings of characters 0 to 255 here, as in the program. Numbers that JSON lacks come and go as bit patterns.
  */
 import { readFileSync } from "node:fs";
-import { quantize, rmsnorm, softmax, swiglu } from "../../impls/ts/arithmetic.ts";
+import { argmax, quantize, rmsnorm, softmax, swiglu } from "../../impls/ts/arithmetic.ts";
 import { readModel } from "../../impls/ts/checkpoint.ts";
 import { Failure } from "../../impls/ts/failure.ts";
 import { typescriptKernel } from "../../impls/ts/kernel.ts";
 import { cosf, expf, sinf } from "../../impls/ts/libm.ts";
 import { Llama } from "../../impls/ts/model.ts";
 import { parseFloat32, parseInt32 } from "../../impls/ts/program.ts";
-import { Random, argmax, sampleAll, sampleNucleus } from "../../impls/ts/sampler.ts";
+import { Random, sampleAll, sampleNucleus } from "../../impls/ts/sampler.ts";
 import { Tokenizer } from "../../impls/ts/tokenizer.ts";
 
 const floats = (values: (number | null)[]): Float32Array => Float32Array.from(values, (value) => value ?? NaN);
