@@ -25,6 +25,7 @@ __all__ = ["evidence_of", "name_the_bug", "noise_of"]
 
 _MOST_WEIGHTS = 60_000_000  # of a model on which every fault is tried: a hundred prefills
 _MAX_READINGS = 6
+_ENOUGH = 16  # bytes of a text that tell one reading of an output from another
 _PRECISIONS = ("f16", "bf16", "q8")
 
 
@@ -46,7 +47,13 @@ def name_the_bug(
     if not suspects or reference.config.n_params > _MOST_WEIGHTS or not _is_llama2c(reference):
         return
     usual = _usual_printing(judge, claims, verdicts)
-    evidence = [one for claim in claims if (one := evidence_of(judge, claim, verdicts[claim.case.key], usual))]
+    right = [verdict for verdict in verdicts.values() if verdict.kind.is_green]
+    is_plain = not any(set(verdict.conventions) & extract.MORE_THAN_TEXT for verdict in right)
+    evidence = [
+        one
+        for claim in claims
+        if (one := evidence_of(judge, claim, verdicts[claim.case.key], usual, is_plain=is_plain))
+    ]
     if all(one.is_right for one in evidence):
         return
     sequence = max((one.ids for one in evidence), key=len)[: reference.config.seq_len]
@@ -78,11 +85,14 @@ def _usual_printing(judge: Judge, claims: Sequence[Claim], verdicts: dict[str, V
     return max(right, key=lambda one: names[one.name], default=None)
 
 
-def evidence_of(judge: Judge, claim: Claim, verdict: Verdict, usual: Printing | None) -> Evidence | None:
+def evidence_of(
+    judge: Judge, claim: Claim, verdict: Verdict, usual: Printing | None, *, is_plain: bool
+) -> Evidence | None:
     """What a claim says about its program's bug; None where it was not judged, or is no plain run.
 
     Args:
         usual: how the program prints, if that is known: a text with a wrong echo does not show it.
+        is_plain: whether the program prints nothing but the text, as far as its right answers show.
     """
     case = claim.case
     is_right = verdict.kind.is_green
@@ -102,22 +112,25 @@ def evidence_of(judge: Judge, claim: Claim, verdict: Verdict, usual: Printing | 
         ids = (*prompt, *claim.generated)[: judge.reference.config.seq_len + 1]
         return Evidence(request, prompt, ids, is_right, True, printing, encoded=encoded)
     stdout = claim.seen.stdout
+    texts = () if is_right else _texts(judge, claim)
     if is_right or (
         verdict.forward is not None and verdict.forward.is_green and verdict.tokenizer is not Kind.MISMATCH
     ):
         known = tuple(claim.prefix) or golden
         ids = known[: len(prompt) + verdict.n_judged] if len(golden) >= len(prompt) else golden
-        texts = (b"".join(printing.render(ids)),)
-        return Evidence(request, prompt, ids, is_right, True, printing, texts=texts, stdout=stdout)
+        text = b"".join(printing.render(ids))
+        if is_right or not is_plain or text in texts[:1]:
+            return Evidence(request, prompt, ids, is_right, True, printing, texts=(text,), stdout=stdout)
     ids = tuple(claim.prefix) if len(claim.prefix) >= len(prompt) else prompt
     shown = b"".join(printing.render(ids)[len(prompt) - 1 :])
     rest: bytes | None = claim.rest or None
     if verdict.tokenizer is Kind.MISMATCH or not claim.rest.startswith(shown):
         ids, printing = prompt, usual or printing  # and whatever follows an honest echo is read anew
+    echo = b"".join(printing.render(prompt))
+    if is_plain and len(shown) < _ENOUGH and texts and texts[0].startswith(echo):
+        ids, rest = prompt, texts[0][len(echo) :] or None  # no reading agrees with more than luck would have it
     ids = certain(ids, len(prompt), printing, rest or b"")
-    return Evidence(
-        request, prompt, ids, False, False, printing, rest=rest, texts=_texts(judge, claim), stdout=stdout
-    )
+    return Evidence(request, prompt, ids, False, False, printing, rest=rest, texts=texts, stdout=stdout)
 
 
 def _texts(judge: Judge, claim: Claim) -> tuple[bytes, ...]:

@@ -24,7 +24,7 @@ from harness.adapters.process import Limits
 from harness.conformance.black_box import trace_black_box
 from harness.conformance.probing import probe
 from harness.conformance.selftest.honest import Honest
-from harness.conformance.selftest.kills import Outcome
+from harness.conformance.selftest.kills import CONFIGURATIONS, Outcome
 from harness.conformance.selftest.places import Place, said, truth
 from harness.conformance.selftest.ported import PROGRAM
 from harness.conformance.selftest.run import Subject
@@ -83,9 +83,10 @@ def _by_text(impl: Implementation, fault: Fault | None, outcome: Outcome | None)
     if outcome is None or not outcome.verdicts:
         return None
     found = combined(outcome.verdicts)
+    sees = any(one.levels == ("TEXT",) for one in CONFIGURATIONS if one.name in outcome.killed_in)
     if not found:
-        return Answer(None, problem=f"no answer of it was judged: {', '.join(dict.fromkeys(outcome.kinds))}")
-    return Answer(found[0])
+        return Answer(None, sees, problem=f"no answer of it was judged: {', '.join(dict.fromkeys(outcome.kinds))}")
+    return Answer(found[0], sees)
 
 
 def _by_probes(impl: Implementation, fault: Fault | None, outcome: Outcome | None) -> Answer | None:

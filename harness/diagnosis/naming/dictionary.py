@@ -33,7 +33,7 @@ from harness.diagnosis.naming.conclusion import WEIGHED, Score, concluded, reach
 from harness.diagnosis.naming.evidence import Evidence, Noise
 from harness.diagnosis.naming.hypotheses import RIGHT, Hypothesis, applicable, in_one_layer, pairs
 from harness.diagnosis.naming.printed import Printed
-from harness.diagnosis.naming.reading import read_text
+from harness.diagnosis.naming.reading import read_text, said_by
 from harness.diagnosis.naming.scores import Trial, explained, fitted, level, margins, spread_of
 from harness.diagnosis.port import Port, PortCrashed
 from harness.engine import Engine, blas_threads, clamp_steps
@@ -64,10 +64,14 @@ _CANNOT_BE = (PortCrashed, ArithmeticError, IndexError, ValueError, TypeError)  
 
 
 class _Read(NamedTuple):
-    """A piece of evidence with its tokens, as far as they could be read."""
+    """A piece of evidence with its tokens, as far as they could be read.
+
+    is_said: they are those of a port with a bug that prints the very same.
+    """
 
     evidence: Evidence
     trial: Trial
+    is_said: bool = False
 
 
 def diagnose(
@@ -112,6 +116,7 @@ class _Search:
         is_sampled = any(one.request.temperature != 0 for one in evidence)
         self.hypotheses = applicable(faults, model, is_sampled=is_sampled, version=version)
         self.right_engine = Port().engine(model)
+        self._latest = Port(), self.right_engine
         self.printed = Printed(model, self.right_engine)
         self.n_tried = len(self.hypotheses)
         self.most = _MOST
@@ -130,7 +135,9 @@ class _Search:
         scores.sort(key=lambda score: -score.likelihood)
         whole = [score for score in scores if reached(score, self.noise) is not None]
         nearest = [score.hypothesis for score in (whole or scores[:2])[:WEIGHED]]
-        best = self._concluded(*self._scored(screened, nearest), self.threshold)
+        best = self._concluded(*self._scored(screened, nearest, strictly=True), self.threshold)
+        if best.conclusion is not Conclusion.NAMED:
+            best = self._concluded(*self._scored(screened, nearest), self.threshold)
         if best.conclusion is Conclusion.LOWER_PRECISION:  # a small difference: see whether more of it tells
             self.most = _ALL
             best = self._concluded(*self._scored(screened[: 1 + _LENIENT], nearest), self.threshold)
@@ -159,7 +166,7 @@ class _Search:
         Args:
             strictly: out is also what does not explain each of them: there are many, and no runner-up is needed.
         """
-        left = list(hypotheses)
+        left, saying = list(hypotheses), None
         screens = [*zip(_SCREEN, _LEFT, strict=True)]
         for n_tokens, most in [(_FIRST, len(left)), *screens] if strictly else screens:
             trials = self._known(n_tokens)
@@ -170,10 +177,29 @@ class _Search:
                 scored = [(one, found) for one, found in scored if explained(found, self.noise.levels[-1][1]).all()]
             ranked = [(fitted(found, self.noise), one) for one, found in scored]
             ranked.sort(key=lambda pair: -pair[0])
+            if saying is None and not strictly:
+                saying = self._saying([one for _, one in ranked[:most]])
             left = [
-                one for rank, (score, one) in enumerate(ranked[:most]) if rank < _KEPT or score >= ranked[0][0] - _OUT
+                one
+                for rank, (score, one) in enumerate(ranked)
+                if (rank < most and (rank < _KEPT or score >= ranked[0][0] - _OUT)) or one in (saying or ())
             ]
         return [RIGHT, *left]
+
+    def _saying(self, hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
+        """Those that print the shortest of the wrong outputs to the byte: whatever its tokens are taken to be."""
+        heard = [one for one in self._wrong if one.stdout]
+        if not heard:
+            return []
+        first = min(heard, key=lambda one: len(one.stdout or b""))
+        return [one for one in hypotheses if self._said(one, first) is not None]
+
+    def _said(self, hypothesis: Hypothesis, one: Evidence) -> tuple[int, ...] | None:
+        """The tokens with which a hypothesis prints an output to the byte; None if it does not."""
+        try:
+            return said_by(hypothesis.port, self._engine(hypothesis.port), self.model, one)
+        except _CANNOT_BE:
+            return None
 
     def _known(self, n_tokens: int) -> list[Trial]:
         """Trials of about so many tokens that are known before anybody's text is walked."""
@@ -188,6 +214,8 @@ class _Search:
                 accepted = self._next(one, left)
             ids = one.ids[: len(one.prompt_ids) + n_tokens] if one.is_whole else one.ids
             trial = Trial(one.request, one.prompt_ids, ids, accepted)
+            if one.is_whole and not one.is_right and one.stdout is not None:
+                continue  # what is wrong with it may be the very reading of its tokens
             if trial.n and len(ids) <= self.model.checkpoint.config.seq_len:
                 found.append(trial)
                 n_tokens -= trial.n
@@ -219,16 +247,22 @@ class _Search:
     def _engine(self, port: Port) -> Engine:
         if not port.ops and port.reader == Port().reader:
             return self.right_engine
-        return port.engine(self.model)
+        if self._latest[0] is not port:
+            self._latest = port, port.engine(self.model)
+        return self._latest[1]
 
     # ---- the tokens of wrong texts ---------------------------------------------------------------------------
 
-    def _tokens(self, hypotheses: Sequence[Hypothesis]) -> list[_Read]:
-        """The tokens of the evidence, wrong texts as they are read by the hypothesis that reads most of them."""
-        texts = [one for one in self._wrong if not one.is_whole]
+    def _tokens(self, hypotheses: Sequence[Hypothesis], *, strictly: bool = False) -> list[_Read]:
+        """The tokens of the evidence, wrong texts as they are read by the hypothesis that reads most of them.
+
+        Args:
+            strictly: with no more noise than the model's own arithmetic has.
+        """
+        texts = [one for one in self._wrong if not one.is_whole or one.stdout is not None]
         read: list[_Read] = []
         most = -1
-        lenient = [(one, self.noise.levels[-1][1]) for one in hypotheses[: _LENIENT + 1]]
+        lenient = [] if strictly else [(one, self.noise.levels[-1][1]) for one in hypotheses[: _LENIENT + 1]]
         for hypothesis, floor in (
             [*((one, _STRICT * self.noise.own) for one in hypotheses), *lenient] if texts else ()
         ):
@@ -239,7 +273,7 @@ class _Search:
                 break
         n_left = self.most - sum(one.trial.n for one in read)
         for one in self.evidence:
-            if one.is_whole and n_left > 0:
+            if one.is_whole and n_left > 0 and all(one is not other.evidence for other in read):
                 ids = one.ids[: len(one.prompt_ids) + n_left] if one.is_right else one.ids
                 read.append(_Read(one, Trial(one.request, one.prompt_ids, ids)))
                 n_left -= read[-1].trial.n
@@ -256,7 +290,11 @@ class _Search:
             scale = self._scale(engine)
             for one in texts:
                 trial, is_explained = Trial(one.request, one.prompt_ids, one.ids), False
-                if one.rest:
+                said = self._said(hypothesis, one)
+                if said is not None:
+                    trial, is_explained = replace(trial, ids=said), True
+                    n_read += len(one.stdout or b"")
+                elif one.rest:
                     ids, used, is_explained = read_text(
                         hypothesis.port, engine, one, one.prompt_ids, one.rest, self.noise, floor, scale
                     )
@@ -264,7 +302,7 @@ class _Search:
                     trial = replace(trial, ids=ids)
                 elif one.rest is not None:
                     trial, is_explained = replace(trial, accepted=self._next(one, b"")), True
-                found.append(_Read(one, trial))
+                found.append(_Read(one, trial, said is not None and bool(hypothesis.faults)))
                 is_all = is_all and is_explained
                 if sum(read.trial.n for read in found) >= self.most:
                     break
@@ -294,7 +332,7 @@ class _Search:
     def _by_encoder(self, hypothesis: Hypothesis, read: Sequence[_Read], plain: Sequence[Array]) -> Score:
         """Score a fault of the encoder: texts after other prompt ids; where they are the same, as a right port."""
         found, rivals = [], []
-        for (one, _), own in zip(read, plain, strict=True):
+        for (one, *_), own in zip(read, plain, strict=True):
             rivals.append(_never(own) if not one.is_right else own)
             try:
                 ids = tuple(hypothesis.port.prompt_ids(self.model, one.request.prompt))
@@ -340,7 +378,7 @@ class _Search:
         """Score a fault of the loop or of printing by all of stdout; the first text that is not its own ends it."""
         found: list[Array] = []
         is_out = False
-        for (one, _), own in zip(read, plain, strict=True):
+        for (one, *_), own in zip(read, plain, strict=True):
             if one.stdout is None:  # ids alone: no such fault is why a prompt has others
                 found.append(own if one.is_right or one.encoded is None else np.concatenate([own, _NEVER]))
                 continue
@@ -354,14 +392,16 @@ class _Search:
 
     # ---- the conclusion --------------------------------------------------------------------------------------
 
-    def _scored(self, forward: Sequence[Hypothesis], others: Sequence[Hypothesis]) -> tuple[Score, list[Score]]:
+    def _scored(
+        self, forward: Sequence[Hypothesis], others: Sequence[Hypothesis], *, strictly: bool = False
+    ) -> tuple[Score, list[Score]]:
         """Score hypotheses, RIGHT the first of them, on all tokens: RIGHT, and the others."""
-        read = self._tokens(forward)
+        read = self._tokens(forward, strictly=strictly)
         whole = self._margins(RIGHT, [one.trial for one in read])
         assert whole is not None
         plain = np.split(whole, np.cumsum([one.trial.n for one in read])[:-1])
         is_by_bytes = [
-            not one.evidence.is_right and level(own, self.noise) == "" and len(own) > 0
+            not one.evidence.is_right and not one.is_said and level(own, self.noise) == "" and len(own) > 0
             for one, own in zip(read, plain, strict=True)
         ]
         right, *scores = [score for one in forward if (score := self._by_tokens(one, read, is_by_bytes)) is not None]

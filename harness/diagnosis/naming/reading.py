@@ -1,4 +1,9 @@
-"""Reading: the tokens of a text, as a given port would have written it."""
+"""Reading: the tokens of a text, as a given port would have written it.
+
+A port that would have printed that very output gives its tokens with it. Otherwise the text is walked: what could
+have printed the bytes that follow is tried, and of several tokens those that the port could have chosen, noise
+allowed for.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +18,43 @@ from harness.engine import Engine
 from harness.engine.ops import Array
 from harness.judging.floor import MULTIPLE
 from harness.judging.text_walk import Choice, walk
+from harness.models import Model
 from harness.results import Kind
 
-__all__ = ["read_text"]
+__all__ = ["read_text", "said_by"]
+
+_AT_ONCE = 8  # tokens after which a run is compared with what was heard
+_FEW_PIECES = 4096  # in a vocabulary of which every draw is looked at, however sure it is
+
+
+def said_by(port: Port, engine: Engine, model: Model, one: Evidence) -> tuple[int, ...] | None:
+    """Run a port freely for as long as it prints what was heard.
+
+    Args:
+        engine: the forward pass of the port.
+        one: what was asked, and what came out of it.
+
+    Returns:
+        The prompt's ids and those after it, if the port prints all of stdout to the byte; else None.
+    """
+    if one.stdout is None or tuple(port.prompt_ids(model, one.request.prompt)) != one.prompt_ids:
+        return None
+    heard, prompt = one.stdout, list(one.prompt_ids)
+    session = engine.session()
+    rows = session.extend(prompt, all_logits=True)
+
+    def logits(position: int, token: int) -> Array:
+        row: Array = rows[position] if position < len(prompt) else session.extend([token])[0]
+        return row
+
+    found: list[int] = []
+    for token in port.choices(model, prompt, one.request, logits):
+        found.append(token)
+        if len(found) % _AT_ONCE == 0:
+            said = port.text(model, one.request.prompt, prompt, found)
+            if not heard.startswith(said.removesuffix(port.printer.ending)):
+                return None
+    return (prompt[0], *found) if port.text(model, one.request.prompt, prompt, found) == heard else None
 
 
 def read_text(
@@ -75,14 +114,37 @@ class _OfPort:
         if not candidates:
             return Choice(None, Kind.MISMATCH, expected, math.inf)
         token = max(candidates, key=lambda c: float(logits[c]))
-        regret = self.scale * (float(logits[expected]) - float(logits[token]))
-        if not self.chooser.is_greedy:
-            floors = [floor / self.scale for _, floor in self.noise.levels if floor <= self.floor]
-            regret = MULTIPLE * self.scale * self.chooser.needed(logits, step, [token], floors)
-        kind = Kind.WITHIN if regret <= MULTIPLE * self.floor else Kind.MISMATCH
-        return Choice(token, kind, expected, regret)
+        if self.chooser.is_greedy:
+            regret = self.scale * (float(logits[expected]) - float(logits[token]))
+            return Choice(token, self._kind(regret), expected, regret)
+        drawn = self._drawn(logits, candidates, step, expected)
+        return drawn[0] if drawn else Choice(token, Kind.MISMATCH, expected, math.inf)
 
     def others(
         self, ids: Sequence[int], logits: Array, candidates: Sequence[int], step: int, taken: Choice
     ) -> list[Choice]:
-        return []
+        """What else may have been chosen: of coins, near a border; of greedy choices, where noise decided already."""
+        rest = [c for c in candidates if c != taken.token]
+        if not self.chooser.is_greedy:
+            return self._drawn(logits, rest, step, taken.expected) if len(logits) <= _FEW_PIECES else []
+        if taken.kind is Kind.EXACT:
+            return []
+        regrets = [(self.scale * (float(logits[taken.expected]) - float(logits[c])), c) for c in rest]
+        return [
+            Choice(c, Kind.WITHIN, taken.expected, regret)
+            for regret, c in sorted(regrets)
+            if self._kind(regret) is Kind.WITHIN
+        ]
+
+    def _kind(self, regret: float) -> Kind:
+        return Kind.WITHIN if regret <= MULTIPLE * self.floor else Kind.MISMATCH
+
+    def _drawn(self, logits: Array, candidates: Sequence[int], step: int, expected: int) -> list[Choice]:
+        """The candidates that the coin draws with noise of a size that is allowed, those that need least first."""
+        floors = [floor for _, floor in self.noise.levels if floor <= self.floor]
+        needed = zip(self.chooser.needed(logits, step, candidates, floors, self.scale), candidates, strict=True)
+        return [
+            Choice(c, Kind.WITHIN, expected, MULTIPLE * floor)
+            for floor, c in sorted(needed, key=lambda pair: (pair[0], -float(logits[pair[1]])))
+            if math.isfinite(floor)
+        ]

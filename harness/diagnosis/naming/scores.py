@@ -40,6 +40,7 @@ WORST = -30.0
 
 _FEW, _SHARE = 3, 0.1  # of choices that noise may turn
 _HOPELESS = 8  # sampled tokens that no noise explains, after which nobody asks any more what noise would
+_ROUNDING = 2.0**-23  # of a probability in float32, and so of a logit at temperature 1
 _SLOPE = 1.2  # 1.702 / sqrt(2): a logistic is a normal distribution to within 1 %, and two logits move
 
 
@@ -102,15 +103,22 @@ class Chooser:
             return self._ops.argmax(self._config, row)
         return self._sampler.sample(row, self.temperature, self.topp, self.coins[step])
 
-    def needed(self, row: Array, step: int, tokens: Sequence[int], floors: Sequence[float]) -> float:
-        """The smallest of some noise floors at which the coin may draw one of the tokens; infinite if none does."""
-        if not self.is_honest or self.is_greedy or not np.isfinite(row).all():
-            return math.inf
-        draw = Draw(row, temperature=self.temperature, topp=self.topp)
-        coin = float(self.coins[step])
-        return next(
-            (floor for floor in floors if draw.drawable(np.asarray(tokens), floor=floor, coin=coin).any()), math.inf
-        )
+    def needed(
+        self, row: Array, step: int, tokens: Sequence[int], floors: Sequence[float], scale: float = 1.0
+    ) -> list[float]:
+        """For each of some tokens, the first of rising noise floors at which the coin may draw it; infinite if none.
+
+        Args:
+            scale: of the logits, by which floors are divided; however small logits are, probabilities are rounded.
+        """
+        out = np.full(len(tokens), math.inf)
+        if len(tokens) and self.is_honest and not self.is_greedy and np.isfinite(row).all():
+            draw = Draw(row, temperature=self.temperature, topp=self.topp)
+            coin = float(self.coins[step])
+            for floor in reversed(floors):
+                least = _ROUNDING * self.temperature
+                out[draw.drawable(np.asarray(tokens), floor=max(floor / scale, least), coin=coin)] = floor
+        return [float(floor) for floor in out]
 
 
 def _rows(engine: Engine, trials: Sequence[Trial]) -> list[Array]:
@@ -161,7 +169,7 @@ def _margins(port: Port, config: ModelConfig, trial: Trial, rows: Array, noise: 
     chooser = Chooser(port, trial.request, len(trial.prompt_ids), config, len(rows))
     if chooser.is_greedy and chooser.is_honest:
         return scale * _by_logits(replace(LIBRARY, **port.ops), config, rows, targets, trial.accepted)
-    floors = [floor / scale for _, floor in noise.levels]
+    floors = [floor for _, floor in noise.levels]
     out = np.empty(len(rows))
     n_hopeless = 0
     for step, row in enumerate(rows):
@@ -169,9 +177,9 @@ def _margins(port: Port, config: ModelConfig, trial: Trial, rows: Array, noise: 
         if chooser.token(row, step) in wanted:
             out[step] = math.inf
         else:
-            needed = chooser.needed(row, step, wanted, floors) if n_hopeless < _HOPELESS else math.inf
+            needed = min(chooser.needed(row, step, wanted, floors, scale)) if n_hopeless < _HOPELESS else math.inf
             n_hopeless += math.isinf(needed)
-            out[step] = -MULTIPLE * scale * needed
+            out[step] = -MULTIPLE * needed
     return out
 
 
