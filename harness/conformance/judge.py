@@ -173,10 +173,12 @@ class Judge:
     def _explained(self, claim: Claim, path: Walk, conventions: tuple[str, ...]) -> Verdict:
         """The whole text is what the reference allows; is it enough of it?"""
         case = claim.case
-        claim.prefix = path.ids
-        n_judged = len(path.ids) - len(case.prompt_ids)
         wanted = clamp_steps(case.steps, self.reference.config.seq_len) - (len(case.prompt_ids) - 1)
         has_ended = path.next_id in self.ends | {self.tokenizer.eos_id}
+        if not has_ended and len(path.ids) + path.n_silent - len(case.prompt_ids) < wanted - 1:
+            has_ended = self._ends(claim, path)
+        claim.prefix = path.ids
+        n_judged = len(path.ids) - len(case.prompt_ids)
         kind = path.kind
         if self.is_llama2c and any(tie.floor == 0 for tie in path.certificates):
             return self._unlike_llama2c(claim, "take the first of logits that are equal", n_judged, conventions)
@@ -210,6 +212,19 @@ class Judge:
             conventions=conventions,
         )
 
+    def _ends(self, claim: Claim, path: Walk) -> bool:
+        """Whether the noise allows an end behind a text, which then becomes a part of the path."""
+        if len(path.ids) >= self.reference.config.seq_len:
+            return False
+        logits = self.reference.session().extend(path.ids)[-1]
+        step = len(path.ids) - len(claim.case.prompt_ids)
+        choice = self._rule(claim.case).choose(path.ids, logits, sorted(self.ends), step)
+        if choice.token is None or choice.kind is Kind.MISMATCH:
+            return False
+        path.ids.append(choice.token)
+        path.choices.append(choice)
+        return True
+
     def _stopped_short(self, claim: Claim, n_generated: int, conventions: tuple[str, ...]) -> Verdict:
         """Everything printed is right, and then it ends before the golden does."""
         case = claim.case
@@ -222,6 +237,10 @@ class Judge:
         elif not self._takes("{steps}"):
             how = "has a number of steps of its own"
         else:
+            ids = [case.prompt_ids[0], *(case.ids or ())][: len(case.prompt_ids) + n_generated]
+            path = Walk(ids, b"", [Choice(one, Kind.EXACT, one) for one in ids[len(case.prompt_ids) :]])
+            if self._ends(claim, path):
+                return self._explained(claim, replace(path, next_id=path.ids[-1]), conventions)
             # The same text in fewer steps: the prompt may have had more ids.
             wrong = self._as_wrong_encoding(claim, None, n_prompt=len(case.prompt_ids) + missing)
             reason = f"it stopped after {n_generated} of {case.n_generated} tokens without a stop"

@@ -476,27 +476,52 @@ def test_a_seed_that_is_not_sign_extended_is_a_mismatch_of_the_one_case(monkeypa
 # ---- Near ties
 
 
-@pytest.fixture(scope="module")
-def near_tie(tmp_path_factory):
-    """A model that nearly ties at one step of its text: one row of the classifier is bent until it does."""
+def nearly_tied(directory, second=None):
+    """A model that nearly ties at one step of its text: one row of the classifier (the second) is bent for it."""
     mha = locate("mha")
     whole = load(mha.checkpoint, mha.tokenizer)
     before = answered("", model="mha", steps=80)
     rows = reference_of(mha).exact.logits([1, *before.ids[:-1]])
     floor = reference_of(mha).usual_floor
     top = np.sort(rows, axis=1)
-    step = int(np.argmin(top[10:60, -1] - top[10:60, -2])) + 10
-    second = int(np.argsort(rows[step])[-2])
-    gap = float(top[step, -1] - top[step, -2])
+    rivals = top[:, -2] if second is None else rows[:, second]
+    step = int(np.argmin(top[10:60, -1] - rivals[10:60])) + 10
+    second = int(np.argsort(rows[step])[-2]) if second is None else second
+    gap = float(top[step, -1] - rivals[step])
     head = np.asarray(whole.checkpoint.tensors["lm_head"], np.float64)
     hidden = np.linalg.lstsq(head, rows[step], rcond=None)[0]
     tensors = {name: np.array(tensor) for name, tensor in whole.checkpoint.tensors.items()}
     tensors["lm_head"][second] += ((gap - 0.3 * floor) * hidden / (hidden @ hidden)).astype(np.float32)
-    directory = tmp_path_factory.mktemp("tie")
     files = written(Checkpoint(whole.checkpoint.config, tensors), directory, tokenizer_of="mha")
     case = answer(files, steps=80)
     assert case.ids[:step] == before.ids[:step]
     return files, case, step
+
+
+@pytest.fixture(scope="module")
+def near_tie(tmp_path_factory):
+    return nearly_tied(tmp_path_factory.mktemp("tie"))
+
+
+@pytest.mark.parametrize("more", [{}, {"echo": "prompt"}])
+def test_an_end_that_is_a_near_tie_is_a_tie(more, tmp_path):
+    files, case, step = nearly_tied(tmp_path, second=1)  # BOS
+    verdict = one(Fake(manifest=manifest(**more), ops=replace(LIBRARY, argmax=takes_the_other)), case, files=files)
+    assert (verdict.kind, verdict.forward, verdict.n_judged) == (Kind.TIE, Kind.TIE, step + 1)
+    [proof] = verdict.certificates
+    assert (proof.position, proof.actual, proof.expected) == (step + 1, 1, case.ids[step])
+
+
+def test_an_end_that_no_noise_explains_is_not_excused():
+    early = Fake(ops=replace(LIBRARY, argmax=ends_after(20)))
+    verdict = one(early, BARE)
+    assert not verdict.kind.is_green
+    assert "stopped after 20" in verdict.reason
+
+
+def ends_after(n):
+    left = iter(range(n))
+    return lambda config, logits: 1 if next(left, None) is None else int(np.argmax(logits))
 
 
 def takes_the_other(config, logits):

@@ -15,7 +15,8 @@ from harness.diagnosis.naming import Evidence, Noise, diagnose, heard
 from harness.diagnosis.naming.evidence import printing_of
 from harness.diagnosis.naming.hypotheses import RIGHT, applicable, in_one_layer, pairs
 from harness.diagnosis.naming.printed import Printed
-from harness.diagnosis.naming.scores import Trial, fitted, level, margins
+from harness.diagnosis.naming.reading import said_by
+from harness.diagnosis.naming.scores import Chooser, Trial, fitted, level, margins
 from harness.engine import LIBRARY
 from harness.results import Conclusion
 
@@ -74,6 +75,8 @@ def evidence(model, port, right):
         "newline-missing",
         "byte-pieces-literal",
         "steps-without-prompt",
+        "norm-final-missing",  # near uniform logits: draws from noise, half of them of silent pieces
+        "mask-excludes-self-but-first",
     ],
 )
 def test_a_fault_is_named_by_its_texts(name, gqa, noise, right):
@@ -163,6 +166,36 @@ def test_a_text_that_no_port_prints_is_unknown(text, gqa, noise, right):
         heard(gqa, request, Answer([], text), right=one) for request, one in zip(REQUESTS[:2], right[:2], strict=True)
     ]
     assert diagnose(gqa, said, noise=noise).conclusion is Conclusion.UNKNOWN
+
+
+def test_a_port_that_prints_just_that_gives_its_tokens(gqa, right):
+    port = faulted(by_name("mask-excludes-self-but-first"))
+    for request, one in zip(REQUESTS, right, strict=True):
+        answer = port.answer(gqa, request)
+        said = heard(gqa, request, answer, right=one)
+        engine = port.engine(gqa)
+        assert said_by(port, engine, gqa, said) == (1, *answer.ids)
+        assert said_by(Port(), Port().engine(gqa), gqa, said) is None
+        for text in (answer.text[:-1], answer.text + b"x", b"", answer.text.replace(b" ", b"  ", 1)):
+            assert said_by(port, engine, gqa, replace(said, stdout=text)) is None
+        assert said_by(port, engine, gqa, replace(said, stdout=None)) is None
+
+
+def test_of_several_tokens_the_one_that_the_coin_may_have_drawn_is_read(gqa):
+    """Two pieces that print the same, and nothing: only the coin tells them apart, and it is near the border."""
+    request = Request(steps=3, temperature=1.0, topp=0.0, seed=5)
+    chooser = Chooser(Port(), request, 1, gqa.checkpoint.config, 3)
+    row = np.zeros(gqa.checkpoint.config.vocab_size, np.float32)
+    coin = float(chooser.coins[0])
+    drawn = chooser.token(row, 0)
+    beside = drawn + (1 if coin * len(row) - drawn > 0.5 else -1)
+    room = abs(coin * len(row) - max(drawn, beside)) / len(row)  # of probability, to the border between them
+    floors = [room / 8, room * len(row)]
+    assert chooser.needed(row, 0, [drawn, beside], floors) == [floors[0], floors[1]]
+    assert chooser.needed(row, 0, [], floors) == []
+    far = (drawn + 256) % len(row)
+    assert chooser.needed(row, 0, [far], floors) == [math.inf]
+    assert chooser.needed(row, 0, [beside], floors, scale=1e9) == [math.inf]  # in logits that are large
 
 
 # ---- its parts, by hand
