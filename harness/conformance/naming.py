@@ -128,7 +128,8 @@ def evidence_of(
         ids, printing = prompt, usual or printing  # and whatever follows an honest echo is read anew
     echo = b"".join(printing.render(prompt))
     if is_plain and len(shown) < _ENOUGH and texts and texts[0].startswith(echo):
-        ids, rest = prompt, texts[0][len(echo) :] or None  # no reading agrees with more than luck would have it
+        literal = texts[0][len(echo) :]  # no other reading agrees with more than luck would have it
+        ids, rest = (ids, rest) if rest == literal else (prompt, literal or None)
     ids = certain(ids, len(prompt), printing, rest or b"")
     return Evidence(request, prompt, ids, False, False, printing, rest=rest, texts=texts, stdout=stdout)
 

@@ -178,7 +178,7 @@ class _Search:
             ranked = [(fitted(found, self.noise), one) for one, found in scored]
             ranked.sort(key=lambda pair: -pair[0])
             if saying is None and not strictly:
-                saying = self._saying([one for _, one in ranked[:most]])
+                saying = self._saying([one for score, one in ranked if score >= ranked[0][0] - _OUT])
             left = [
                 one
                 for rank, (score, one) in enumerate(ranked)

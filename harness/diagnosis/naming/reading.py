@@ -23,7 +23,7 @@ from harness.results import Kind
 
 __all__ = ["read_text", "said_by"]
 
-_AT_ONCE = 8  # tokens after which a run is compared with what was heard
+_AT_ONCE = 4  # tokens after which a run is compared with what was heard
 _FEW_PIECES = 4096  # in a vocabulary of which every draw is looked at, however sure it is
 
 
