@@ -34,7 +34,7 @@ from harness.diagnosis.naming.evidence import Evidence, Noise
 from harness.diagnosis.naming.hypotheses import RIGHT, Hypothesis, applicable, in_one_layer, pairs
 from harness.diagnosis.naming.printed import Printed
 from harness.diagnosis.naming.reading import read_text, said_by
-from harness.diagnosis.naming.scores import Trial, explained, fitted, level, margins, spread_of
+from harness.diagnosis.naming.scores import Trial, explained, fitted, level, margins, scale_of, spread_of
 from harness.diagnosis.port import Port, PortCrashed
 from harness.engine import Engine, blas_threads, clamp_steps
 from harness.models import Model
@@ -56,6 +56,7 @@ _LENIENT = 4  # faults with which a text is walked again, with the noise of lowe
 _STRICT = (
     10.0  # noise floors of the model's own that a walk allows for: a fault may have more noise than a right model
 )
+_CERTAIN = 64  # ids along which ports are compared in how far their logits spread
 _MOST, _ALL = 700, 4000  # tokens that are scored; and where only a lower precision is told from a bug by them
 _N_PAIRED = 4  # faults to which a second is added
 _MAX_LAYERS = 8  # of a model in which faults are tried in one layer only
@@ -66,12 +67,15 @@ _CANNOT_BE = (PortCrashed, ArithmeticError, IndexError, ValueError, TypeError)  
 class _Read(NamedTuple):
     """A piece of evidence with its tokens, as far as they could be read.
 
-    is_said: they are those of a port with a bug that prints the very same.
+    Attributes:
+        is_said: they are those of a port with a bug that prints the very same.
+        is_chance: nobody could read on without more noise than there is.
     """
 
     evidence: Evidence
     trial: Trial
     is_said: bool = False
+    is_chance: bool = False
 
 
 def diagnose(
@@ -232,9 +236,10 @@ class _Search:
         return spread_of(self.right_engine, self._certain)
 
     @cached_property
-    def _certain(self) -> list[Trial]:
-        """All that is known before anybody's text is walked."""
-        return [Trial(one.request, one.prompt_ids, one.ids) for one in self.evidence]
+    def _certain(self) -> tuple[int, ...]:
+        """The ids that were fed for certain, the most there are of one answer: if need be, those of a prompt."""
+        longest = max((one.ids for one in self.evidence), key=len)
+        return longest[: min(_CERTAIN, self.model.checkpoint.config.seq_len)]
 
     def _margins(self, hypothesis: Hypothesis, trials: Sequence[Trial]) -> Array | None:
         """Margins of all tokens of some trials; None if the port would crash, or cannot be on this model."""
@@ -289,20 +294,20 @@ class _Search:
             engine = self._engine(hypothesis.port)
             scale = self._scale(engine)
             for one in texts:
-                trial, is_explained = Trial(one.request, one.prompt_ids, one.ids), False
+                trial, is_explained, is_chance = Trial(one.request, one.prompt_ids, one.ids), False, False
                 said = self._said(hypothesis, one)
                 if said is not None:
                     trial, is_explained = replace(trial, ids=said), True
                     n_read += len(one.stdout or b"")
                 elif one.rest:
-                    ids, used, is_explained = read_text(
+                    ids, used, is_explained, is_chance = read_text(
                         hypothesis.port, engine, one, one.prompt_ids, one.rest, self.noise, floor, scale
                     )
                     n_read += used
                     trial = replace(trial, ids=ids)
                 elif one.rest is not None:
                     trial, is_explained = replace(trial, accepted=self._next(one, b"")), True
-                found.append(_Read(one, trial, said is not None and bool(hypothesis.faults)))
+                found.append(_Read(one, trial, said is not None and bool(hypothesis.faults), is_chance))
                 is_all = is_all and is_explained
                 if sum(read.trial.n for read in found) >= self.most:
                     break
@@ -324,7 +329,9 @@ class _Search:
         return self._score(
             hypothesis,
             [
-                np.concatenate([own, _NEVER]) if by_bytes or (not len(own) and not one.evidence.is_right) else own
+                np.concatenate([own, _NEVER])
+                if by_bytes or one.is_chance or (not len(own) and not one.evidence.is_right)
+                else own
                 for one, own, by_bytes in zip(read, found, is_by_bytes, strict=True)
             ],
         )
@@ -360,12 +367,13 @@ class _Search:
             return np.full(1, math.inf) if shown in one.texts else _NEVER, _NEVER
         best = rival = np.full(max(1, n), -math.inf)
         for rest in _continuations(one, ids):
-            tokens, _, is_explained = read_text(port, self.right_engine, one, ids, rest, self.noise, self.noise.own)
+            text = read_text(port, self.right_engine, one, ids, rest, self.noise, self.noise.own)
+            tokens = text.ids
             trial = Trial(one.request, ids, tokens)
             found = self._margins(Hypothesis((), port), [trial])
             if found is None:
                 continue
-            if not is_explained:
+            if not text.is_explained:
                 found = np.concatenate([found, np.full(max(1, n - len(found)), -math.inf)])
             if fitted(found, self.noise) > fitted(best, self.noise):
                 best = found
@@ -415,7 +423,7 @@ class _Search:
     def _scale(self, engine: Engine) -> float:
         """How much larger a right port's logits spread than those of an engine."""
         own = self._usual if engine is self.right_engine else spread_of(engine, self._certain)
-        return self._usual / own if own else 1.0
+        return scale_of(self._usual, own)
 
 
 def _never(own: Array) -> Array:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from harness.diagnosis.naming.evidence import Evidence, Noise
-from harness.diagnosis.naming.scores import Chooser
+from harness.diagnosis.naming.scores import FEW, SHARE, Chooser
 from harness.diagnosis.port import Port
 from harness.engine import Engine
 from harness.engine.ops import Array
@@ -21,10 +22,27 @@ from harness.judging.text_walk import Choice, walk
 from harness.models import Model
 from harness.results import Kind
 
-__all__ = ["read_text", "said_by"]
+__all__ = ["Text", "read_text", "said_by"]
 
 _AT_ONCE = 4  # tokens after which a run is compared with what was heard
 _FEW_PIECES = 4096  # in a vocabulary of which every draw is looked at, however sure it is
+
+
+class Text(NamedTuple):
+    """A text that was read.
+
+    Attributes:
+        ids: the prompt's and those after it, a wrong one last.
+        used: how many bytes they explain.
+        is_explained: whether those are all.
+        is_chance: more choices than noise turns would have been turned: a port that says whatever is wanted. It was
+            read as far as that.
+    """
+
+    ids: tuple[int, ...]
+    used: int
+    is_explained: bool = False
+    is_chance: bool = False
 
 
 def said_by(port: Port, engine: Engine, model: Model, one: Evidence) -> tuple[int, ...] | None:
@@ -66,7 +84,7 @@ def read_text(
     noise: Noise,
     floor: float,
     scale: float = 1.0,
-) -> tuple[tuple[int, ...], int, bool]:
+) -> Text:
     """Read the text after a prompt as a port would have written it.
 
     Args:
@@ -76,9 +94,6 @@ def read_text(
         noise: the sizes that are tried for sampled tokens.
         floor: how much noise is allowed for.
         scale: of the logits, by which they are multiplied before that.
-
-    Returns:
-        The prompt's ids and those after it, a wrong one last; how many bytes are explained; whether all are.
     """
     limit = engine.config.seq_len
     is_honest = tuple(prompt_ids) == one.prompt_ids
@@ -92,10 +107,15 @@ def read_text(
         agreed=one.ids[len(one.prompt_ids) :] if is_honest else (),
         max_positions=limit,
     )
+    turned = [i for i, choice in enumerate(path.choices) if choice.kind is Kind.WITHIN]
+    for n, i in enumerate(turned):
+        if n + 1 > FEW + SHARE * (i + 1):
+            ids = path.ids[: len(path.ids) - len(path.choices) + (path.wrong is not None) + i]
+            return Text(tuple(ids), sum(map(len, one.printing.render(ids)[len(prompt_ids) - 1 :])), is_chance=True)
     if path.wrong is None:
-        return tuple(path.ids), path.used, True
+        return Text(tuple(path.ids), path.used, is_explained=True)
     last = () if path.wrong.token is None or len(path.ids) > limit else (path.wrong.token,)
-    return (*path.ids, *last), path.used, False
+    return Text((*path.ids, *last), path.used)
 
 
 @dataclass(frozen=True)
@@ -115,7 +135,7 @@ class _OfPort:
             return Choice(None, Kind.MISMATCH, expected, math.inf)
         token = max(candidates, key=lambda c: float(logits[c]))
         if self.chooser.is_greedy:
-            regret = self.scale * (float(logits[expected]) - float(logits[token]))
+            regret = self._regret(logits, token, expected)
             return Choice(token, self._kind(regret), expected, regret)
         drawn = self._drawn(logits, candidates, step, expected)
         return drawn[0] if drawn else Choice(token, Kind.MISMATCH, expected, math.inf)
@@ -129,12 +149,18 @@ class _OfPort:
             return self._drawn(logits, rest, step, taken.expected) if len(logits) <= _FEW_PIECES else []
         if taken.kind is Kind.EXACT:
             return []
-        regrets = [(self.scale * (float(logits[taken.expected]) - float(logits[c])), c) for c in rest]
+        regrets = [(self._regret(logits, c, taken.expected), c) for c in rest]
         return [
             Choice(c, Kind.WITHIN, taken.expected, regret)
             for regret, c in sorted(regrets)
             if self._kind(regret) is Kind.WITHIN
         ]
+
+    def _regret(self, logits: Array, token: int, expected: int) -> float:
+        """By how much a token is not the likeliest, in a right model's logits."""
+        return (
+            self.scale * (float(logits[expected]) - float(logits[token])) if math.isfinite(self.scale) else math.inf
+        )
 
     def _kind(self, regret: float) -> Kind:
         return Kind.WITHIN if regret <= MULTIPLE * self.floor else Kind.MISMATCH

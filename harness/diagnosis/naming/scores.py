@@ -31,14 +31,28 @@ from harness.judging.floor import MULTIPLE
 from harness.judging.sampling import Draw
 from harness.model_config import ModelConfig
 
-__all__ = ["WORST", "Chooser", "Trial", "explained", "fitted", "level", "margins", "spread_of"]
+__all__ = [
+    "FEW",
+    "SHARE",
+    "WORST",
+    "Chooser",
+    "Trial",
+    "explained",
+    "fitted",
+    "level",
+    "margins",
+    "scale_of",
+    "spread_of",
+]
 
 Array = npt.NDArray[Any]
 
 WORST = -30.0
 """What one token can speak against a hypothesis at the most, in nats: one misread token must not decide all."""
 
-_FEW, _SHARE = 3, 0.1  # of choices that noise may turn
+FEW, SHARE = 3, 0.1
+"""Of so many choices, and of this share of all, noise may turn."""
+
 _HOPELESS = 8  # sampled tokens that no noise explains, after which nobody asks any more what noise would
 _ROUNDING = 2.0**-23  # of a probability in float32, and so of a logit at temperature 1
 _SLOPE = 1.2  # 1.702 / sqrt(2): a logistic is a normal distribution to within 1 %, and two logits move
@@ -136,10 +150,14 @@ def _spread(rows: Array) -> float:
     return float(np.median(found[np.isfinite(found)])) if np.isfinite(found).any() else 0.0
 
 
-def spread_of(engine: Engine, trials: Sequence[Trial]) -> float:
-    """How far an engine's logits lie apart along the first of some trials that has tokens; 0 if none has."""
-    first = [trial for trial in trials if trial.n][:1]
-    return _spread(_rows(engine, first)[0]) if first else 0.0
+def scale_of(usual: float, own: float) -> float:
+    """By how much logits are smaller than usual, given their spreads; infinite if all are alike: no noise is."""
+    return usual / own if own else math.inf
+
+
+def spread_of(engine: Engine, ids: Sequence[int]) -> float:
+    """How far an engine's logits lie apart along a sequence."""
+    return _spread(engine.logits(list(ids)))
 
 
 @np.errstate(all="ignore")  # many a fault divides by zero
@@ -155,10 +173,7 @@ def margins(port: Port, engine: Engine, trials: Sequence[Trial], noise: Noise, *
     if not trials:
         return np.zeros(0)
     rows = _rows(engine, trials)
-    scale = 1.0
-    if usual:
-        own = _spread(np.concatenate(rows))
-        scale = usual / own if own else 1.0
+    scale = scale_of(usual, _spread(np.concatenate(rows))) if usual else 1.0
     return np.concatenate(
         [_margins(port, engine.config, *pair, noise, scale) for pair in zip(trials, rows, strict=True)]
     )
@@ -168,7 +183,10 @@ def _margins(port: Port, config: ModelConfig, trial: Trial, rows: Array, noise: 
     targets = trial.ids[len(trial.prompt_ids) :]
     chooser = Chooser(port, trial.request, len(trial.prompt_ids), config, len(rows))
     if chooser.is_greedy and chooser.is_honest:
-        return scale * _by_logits(replace(LIBRARY, **port.ops), config, rows, targets, trial.accepted)
+        ops = replace(LIBRARY, **port.ops)
+        if math.isinf(scale):
+            return np.array([_chosen(ops, config, rows, targets, trial.accepted, step) for step in range(len(rows))])
+        return scale * _by_logits(ops, config, rows, targets, trial.accepted)
     floors = [floor for _, floor in noise.levels]
     out = np.empty(len(rows))
     n_hopeless = 0
@@ -197,9 +215,16 @@ def _by_logits(ops: Ops, config: ModelConfig, rows: Array, targets: Sequence[int
         others[n, ids] = -np.inf
     out: Array = own - others.max(axis=1)
     for step in np.flatnonzero(~np.isfinite(rows).all(axis=1)).tolist():  # what NaN loses to is the port's affair
-        wanted = (targets[step],) if step < n else accepted
-        out[step] = math.inf if ops.argmax(config, rows[step]) in wanted else -math.inf
+        out[step] = _chosen(ops, config, rows, targets, accepted, step)
     return out
+
+
+def _chosen(
+    ops: Ops, config: ModelConfig, rows: Array, targets: Sequence[int], accepted: Sequence[int], step: int
+) -> float:
+    """The margin of a choice in which logits have no say."""
+    wanted = (targets[step],) if step < len(targets) else accepted
+    return math.inf if ops.argmax(config, rows[step]) in wanted else -math.inf
 
 
 def _likelihood(found: Array, size: float) -> float:
@@ -232,6 +257,6 @@ def level(found: Array, noise: Noise, *, missed: int = 0) -> str | None:
     """
     turned = int((found < 0).sum())
     for name, floor in noise.levels:
-        if int((~explained(found, floor)).sum()) <= missed and turned <= _FEW + _SHARE * len(found):
+        if int((~explained(found, floor)).sum()) <= missed and turned <= FEW + SHARE * len(found):
             return name
     return None
