@@ -30,8 +30,9 @@ from pathlib import Path
 from harness.adapters import process, toolchain
 from harness.adapters.manifest import Manifest, expand, names_in
 from harness.errors import BuildFailed, ManifestError, MissingDependency, NoOutput
+from harness.models import cache_dir
 
-__all__ = ["build", "cache_home", "check_tools", "inputs"]
+__all__ = ["build", "check_tools", "inputs"]
 
 Progress = Callable[[str], None]
 
@@ -46,20 +47,12 @@ MISSING = 77
 ENVIRONMENT = ("CFLAGS", "CPPFLAGS", "LDFLAGS", "CPATH", "LIBRARY_PATH", "SOURCE_DATE_EPOCH")
 
 
-def cache_home() -> Path:
-    """Return the directory that builds and other things that can be made again are kept in."""
-    if chosen := os.environ.get("HARNESS_CACHE"):
-        return Path(chosen).absolute()
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(home) / "llama-harness"
-
-
-def build(manifest: Manifest, *, cache_dir: Path | None = None, progress: Progress | None = None) -> Path:
+def build(manifest: Manifest, *, home: Path | None = None, progress: Progress | None = None) -> Path:
     """Return the directory that holds what a manifest builds, building it if it was not built before.
 
     Args:
         manifest: without `build` its own directory is returned.
-        cache_dir: where results are kept; `builds` in cache_home() unless given.
+        home: where results are kept; `builds` in the cache unless given.
         progress: told, in one line, that a build begins.
 
     Raises:
@@ -72,7 +65,7 @@ def build(manifest: Manifest, *, cache_dir: Path | None = None, progress: Progre
         return manifest.src
     files = inputs(manifest)
     key = _key(manifest, files)
-    cache = cache_dir if cache_dir is not None else cache_home() / "builds"
+    cache = home or cache_dir() / "builds"
     # Variants that are built alike, as an int8 one often is, share one build.
     name = manifest.variant_of or manifest.name
     result = cache / f"{name}-{key[:20]}"

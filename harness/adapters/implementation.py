@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.adapters import process, toolchain
-from harness.adapters.build import Progress, build, cache_home
+from harness.adapters.build import Progress, build
 from harness.adapters.extract import reported_tps
 from harness.adapters.manifest import FILE_NAME, Manifest, discover, expand, expand_text, load, names_in
 from harness.adapters.process import Limits
 from harness.adapters.protocol import Session
 from harness.errors import BuildFailed, ImplementationError, InputError
+from harness.models import cache_dir
 from harness.results import Observation, Request
 from harness.trace.stream import VARIABLE as TRACE_VARIABLE
 
@@ -253,7 +254,7 @@ class ProcessImplementation:
             self._tools[name] = toolchain.tool(name)
         # A variable that names a file is relative to where the harness was started.
         variables = {f"env:{name}": os.fsencode(_absolute(os.environ[name])) for name in manifest.variables}
-        places = {"src": manifest.src, "out": out, "cache": cache_home() / "runtime"}
+        places = {"src": manifest.src, "out": out, "cache": cache_dir() / "runtime"}
         return {**self._tools, **variables, **{name: os.fsencode(place) for name, place in places.items()}}
 
     def _values(

@@ -123,9 +123,9 @@ def _shipped(name: str) -> Path:
 def cache_dir() -> Path:
     """Return the directory for files that can be made or fetched again; it need not exist yet."""
     if own := os.environ.get("HARNESS_CACHE"):
-        return Path(own)
+        return Path(own).absolute()
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "llama-harness"
+    return (Path(base) if base else Path.home() / ".cache").absolute() / "llama-harness"
 
 
 # ---- by name -------------------------------------------------------------------------------------

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from harness.adapters import toolchain
-from harness.adapters.build import build, cache_home, inputs
+from harness.adapters.build import build, inputs
 from harness.adapters.manifest import Manifest, load
 from harness.errors import BuildFailed, ManifestError, MissingDependency
+from harness.models import cache_dir
 
 # A "compiler": copies its source, and counts in a file how often it was started.
 SCRIPT = """\
@@ -50,39 +51,39 @@ def builds(port: Path) -> int:
 def test_a_build_is_made_once_and_found_again(port: Path, tmp_path: Path) -> None:
     (manifest, _) = load(port)
     told: list[str] = []
-    out = build(manifest, cache_dir=tmp_path / "cache", progress=told.append)
+    out = build(manifest, home=tmp_path / "cache", progress=told.append)
     assert (out / "run").read_text() == "built from one"
     for _ in range(3):
-        assert build(manifest, cache_dir=tmp_path / "cache", progress=told.append) == out
+        assert build(manifest, home=tmp_path / "cache", progress=told.append) == out
     assert (builds(port), told) == (1, ["building port"])
     assert json.loads((out / "build.json").read_text())["name"] == "port"
 
 
 def test_a_changed_input_or_command_makes_another_build(port: Path, tmp_path: Path) -> None:
     (manifest, _) = load(port)
-    first = build(manifest, cache_dir=tmp_path / "cache")
+    first = build(manifest, home=tmp_path / "cache")
     (port / "README.md").write_text("not an input")
-    assert build(manifest, cache_dir=tmp_path / "cache") == first
+    assert build(manifest, home=tmp_path / "cache") == first
     (port / "main.c").write_text("two")
-    second = build(manifest, cache_dir=tmp_path / "cache")
+    second = build(manifest, home=tmp_path / "cache")
     assert (second / "run").read_text() == "built from two"
     (port / "new.h").write_text("")
-    third = build(manifest, cache_dir=tmp_path / "cache")
+    third = build(manifest, home=tmp_path / "cache")
     longer = manifest.model_copy(update={"build": ((*manifest.build[0], "more"),)})
-    fourth = build(longer, cache_dir=tmp_path / "cache")
+    fourth = build(longer, home=tmp_path / "cache")
     assert len({first, second, third, fourth}) == 4
     (port / "main.c").write_text("one")
     (port / "new.h").unlink()
-    assert build(manifest, cache_dir=tmp_path / "cache") == first
+    assert build(manifest, home=tmp_path / "cache") == first
     assert builds(port) == 4
 
 
 def test_what_is_built_alike_is_built_once(port: Path, tmp_path: Path) -> None:
     one, other = load(port)
     assert other.name == "other"
-    assert build(one, cache_dir=tmp_path / "cache") == build(other, cache_dir=tmp_path / "cache")
+    assert build(one, home=tmp_path / "cache") == build(other, home=tmp_path / "cache")
     changed = other.model_copy(update={"build": ((*other.build[0], "more"),)})
-    assert build(changed, cache_dir=tmp_path / "cache") != build(one, cache_dir=tmp_path / "cache")
+    assert build(changed, home=tmp_path / "cache") != build(one, home=tmp_path / "cache")
     assert builds(port) == 2
 
 
@@ -90,7 +91,7 @@ def test_sources_may_lie_in_a_read_only_place(port: Path, tmp_path: Path) -> Non
     for path in (*port.iterdir(), port):
         path.chmod(0o555)
     (manifest, _) = load(port)
-    assert (build(manifest, cache_dir=tmp_path / "cache") / "run").exists()
+    assert (build(manifest, home=tmp_path / "cache") / "run").exists()
     assert sorted(path.name for path in port.iterdir()) == ["build.py", "impl.toml", "main.c"]
 
 
@@ -98,7 +99,7 @@ def test_builders_of_the_same_thing_wait_for_each_other(port: Path, tmp_path: Pa
     (manifest, _) = load(port)
     found: list[Path] = []
     threads = [
-        threading.Thread(target=lambda: found.append(build(manifest, cache_dir=tmp_path / "cache"))) for _ in range(6)
+        threading.Thread(target=lambda: found.append(build(manifest, home=tmp_path / "cache"))) for _ in range(6)
     ]
     for thread in threads:
         thread.start()
@@ -112,7 +113,7 @@ def test_a_failed_build_says_what_the_compiler_said_and_leaves_nothing(port: Pat
     (port / "build.py").write_text("import sys; sys.exit(sys.argv[0] + ':1: no such type')")
     (manifest, _) = load(port)
     with pytest.raises(BuildFailed) as caught:
-        build(manifest, cache_dir=tmp_path / "cache")
+        build(manifest, home=tmp_path / "cache")
     assert caught.value.exit_code == 1
     assert caught.value.stderr_tail == f"{port}/build.py:1: no such type"
     assert f"{port}/build.py" in caught.value.command
@@ -122,7 +123,7 @@ def test_a_failed_build_says_what_the_compiler_said_and_leaves_nothing(port: Pat
 def test_an_input_that_was_not_declared_is_not_there(port: Path, tmp_path: Path) -> None:
     (manifest, _) = load(port)
     with pytest.raises(BuildFailed, match="building port failed"):
-        build(manifest.model_copy(update={"inputs": ("build.py",)}), cache_dir=tmp_path / "cache")
+        build(manifest.model_copy(update={"inputs": ("build.py",)}), home=tmp_path / "cache")
 
 
 def test_inputs_that_match_nothing_or_far_too_much_are_refused(port: Path) -> None:
@@ -172,7 +173,7 @@ def test_the_install_line_is_the_manifests_own_also_for_a_tool_that_we_know(
     for needs_tool in ((), ("zig",)):
         changes = {"build": (("{zig}", "build-exe"),), "needs_tool": needs_tool, "tools": {"zig": "get-zig"}}
         with pytest.raises(MissingDependency) as caught:
-            build(manifest.model_copy(update=changes), cache_dir=tmp_path / "cache")
+            build(manifest.model_copy(update=changes), home=tmp_path / "cache")
         assert caught.value.install == "get-zig"
 
 
@@ -215,18 +216,18 @@ def test_a_build_may_say_what_it_misses(port: Path, tmp_path: Path) -> None:
     (manifest, _) = load(port)
     manifest = manifest.model_copy(update={"tools": {"zork": "get-zork"}})
     with pytest.raises(MissingDependency, match=r"^zork\.h is not available; install it with: get-zork$"):
-        build(manifest, cache_dir=tmp_path / "cache")
+        build(manifest, home=tmp_path / "cache")
 
 
 def test_the_cache_lies_where_the_user_wants_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "a"))
-    assert cache_home() == tmp_path / "a"
+    assert cache_dir() == tmp_path / "a"
     monkeypatch.delenv("HARNESS_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
-    assert cache_home() == tmp_path / "b" / "llama-harness"
+    assert cache_dir() == tmp_path / "b" / "llama-harness"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_home() == tmp_path / ".cache" / "llama-harness"
+    assert cache_dir() == tmp_path / ".cache" / "llama-harness"
 
 
 def test_the_compiler_is_the_one_that_the_environment_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.adapters.build import cache_home
 from harness.adapters.manifest import expand_text
+from harness.models import cache_dir
 
 from .llama2c_goldens import GOLDENS, quantize_checkpoint
 from .tiny import (
@@ -51,7 +51,7 @@ ENVIRONMENT.pop("RUN_PATH", None)
 
 def environment_of(manifest, out):
     """The variables that a manifest sets for a build in `out`."""
-    places = {"out": os.fsencode(out), "cache": os.fsencode(cache_home() / "runtime")}
+    places = {"out": os.fsencode(out), "cache": os.fsencode(cache_dir() / "runtime")}
     return {key: os.fsdecode(expand_text(value, places)) for key, value in manifest.env.items()}
 
 

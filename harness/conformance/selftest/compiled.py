@@ -24,11 +24,12 @@ from pathlib import Path
 import pydantic
 
 from harness.adapters import manifest as manifests
-from harness.adapters.build import cache_home, inputs
+from harness.adapters.build import inputs
 from harness.adapters.manifest import FILE_NAME, Manifest
 from harness.diagnosis import by_name
 from harness.documents import fitted, read_toml
 from harness.errors import InputError, ManifestError
+from harness.models import cache_dir
 
 __all__ = ["FAULTS_FILE", "Compiled", "Patch", "fault_files", "patched", "read"]
 
@@ -153,7 +154,7 @@ def patched(compiled: Compiled, patch: Patch | None, *, home: Path | None = None
     for name, content in sorted(contents.items()):
         digest.update(b"%d %b %d " % (len(name), name.encode(), len(content)) + content)
     label = f"{compiled.program}+{patch.name if patch else 'none'}"
-    folder = (home or cache_home() / "faults") / f"{label}-{digest.hexdigest()[:16]}"
+    folder = (home or cache_dir() / "faults") / f"{label}-{digest.hexdigest()[:16]}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         _write_whole(folder, contents)
