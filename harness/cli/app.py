@@ -56,6 +56,7 @@ def run(args: Sequence[str]) -> int:
 def _what_is_wrong(error: Exception) -> str:
     usage = cast(Any, error)
     message = " ".join(usage.format_message().split()).rstrip(".")
+    message = message.replace(": Value error, ", ": ")  # which Pydantic puts before what was meant
     see = " See" if message.endswith("?") else "; see"
     command = usage.ctx.command_path if usage.ctx else "harness"
     return f"{message[:1].lower()}{message[1:]}{see} {command} --help"

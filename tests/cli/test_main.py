@@ -48,6 +48,12 @@ def test_a_command_that_does_not_exist_is_2_and_a_near_one_is_named(capsys):
     assert "Did you mean 'check'?" in capsys.readouterr().err
 
 
+def test_a_word_that_is_not_one_of_a_few_is_2_and_they_are_listed(capsys):
+    assert main(["models", "lst"]) == 2
+    told = "harness: invalid value for 'action': 'lst' is not one of 'list', 'pull', 'path', 'make'"
+    assert capsys.readouterr().err == f"{told}; see harness models --help\n"
+
+
 def test_nothing_shows_the_help(capsys):
     assert main([]) == 2
     printed = capsys.readouterr()
