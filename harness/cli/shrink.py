@@ -44,6 +44,8 @@ def command(
 
     Ctrl-C keeps the smallest so far. Exit status 1 if nothing fails.
     """
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError("is no directory", path=out, where="--out", hint="name another")
     found = resolve(impl, impls_dir(), progress=tell)
     if len(found) != 1:
         raise InputError(f"{impl} is {len(found)} implementations, expected one", hint="name one of them")

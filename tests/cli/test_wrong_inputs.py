@@ -180,6 +180,7 @@ def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path, one_line: Callab
     (tmp_path / "mine").write_text("mine")
     assert "mine: is there already, and is no directory" in one_line("probe", "make", str(tmp_path / "mine"))
     assert "--out: is no directory" in one_line("fuzz", "numpy", "--models", "1", "--out", str(tmp_path / "mine"))
+    assert "--out: is no directory" in one_line("shrink", "numpy", "--out", str(tmp_path / "mine"))
     assert (tmp_path / "mine").read_text() == "mine"
 
 
