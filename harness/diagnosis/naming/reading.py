@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from harness.diagnosis.naming.evidence import Evidence, Noise
 from harness.diagnosis.naming.scores import FEW, SHARE, Chooser
 from harness.diagnosis.port import Port
@@ -45,6 +47,7 @@ class Text(NamedTuple):
     is_chance: bool = False
 
 
+@np.errstate(all="ignore")  # many a fault divides by zero
 def said_by(port: Port, engine: Engine, model: Model, one: Evidence) -> tuple[int, ...] | None:
     """Run a port freely for as long as it prints what was heard.
 
@@ -75,6 +78,7 @@ def said_by(port: Port, engine: Engine, model: Model, one: Evidence) -> tuple[in
     return (prompt[0], *found) if port.text(model, one.request.prompt, prompt, found) == heard else None
 
 
+@np.errstate(all="ignore")
 def read_text(
     port: Port,
     engine: Engine,
@@ -158,9 +162,8 @@ class _OfPort:
 
     def _regret(self, logits: Array, token: int, expected: int) -> float:
         """By how much a token is not the likeliest, in a right model's logits."""
-        return (
-            self.scale * (float(logits[expected]) - float(logits[token])) if math.isfinite(self.scale) else math.inf
-        )
+        gap = float(logits[expected]) - float(logits[token])
+        return self.scale * gap if math.isfinite(self.scale) else math.inf
 
     def _kind(self, regret: float) -> Kind:
         return Kind.WITHIN if regret <= MULTIPLE * self.floor else Kind.MISMATCH

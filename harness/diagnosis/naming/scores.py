@@ -155,6 +155,7 @@ def scale_of(usual: float, own: float) -> float:
     return usual / own if own else math.inf
 
 
+@np.errstate(all="ignore")
 def spread_of(engine: Engine, ids: Sequence[int]) -> float:
     """How far an engine's logits lie apart along a sequence."""
     return _spread(engine.logits(list(ids)))
