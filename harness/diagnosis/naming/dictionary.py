@@ -121,6 +121,7 @@ class _Search:
         self.hypotheses = applicable(faults, model, is_sampled=is_sampled, version=version)
         self.right_engine = Port().engine(model)
         self._latest = Port(), self.right_engine
+        self.saying: list[Hypothesis] = []  # that print one of the wrong outputs to the byte
         self.printed = Printed(model, self.right_engine)
         self.n_tried = len(self.hypotheses)
         self.most = _MOST
@@ -170,7 +171,7 @@ class _Search:
         Args:
             strictly: out is also what does not explain each of them: there are many, and no runner-up is needed.
         """
-        left, saying = list(hypotheses), None
+        left, is_first = list(hypotheses), not strictly
         screens = [*zip(_SCREEN, _LEFT, strict=True)]
         for n_tokens, most in [(_FIRST, len(left)), *screens] if strictly else screens:
             trials = self._known(n_tokens)
@@ -181,12 +182,13 @@ class _Search:
                 scored = [(one, found) for one, found in scored if explained(found, self.noise.levels[-1][1]).all()]
             ranked = [(fitted(found, self.noise), one) for one, found in scored]
             ranked.sort(key=lambda pair: -pair[0])
-            if saying is None and not strictly:
-                saying = self._saying([one for score, one in ranked if score >= ranked[0][0] - _OUT])
+            if is_first:
+                self.saying = self._saying([one for score, one in ranked if score >= ranked[0][0] - _OUT])
+                is_first = False
             left = [
                 one
                 for rank, (score, one) in enumerate(ranked)
-                if (rank < most and (rank < _KEPT or score >= ranked[0][0] - _OUT)) or one in (saying or ())
+                if (rank < most and (rank < _KEPT or score >= ranked[0][0] - _OUT)) or one in self.saying
             ]
         return [RIGHT, *left]
 
@@ -218,8 +220,8 @@ class _Search:
                 accepted = self._next(one, left)
             ids = one.ids[: len(one.prompt_ids) + n_tokens] if one.is_whole else one.ids
             trial = Trial(one.request, one.prompt_ids, ids, accepted)
-            if one.is_whole and not one.is_right and one.stdout is not None:
-                continue  # what is wrong with it may be the very reading of its tokens
+            if one.is_whole and not one.is_right and one.request.temperature != 0:
+                continue  # what is wrong with it may be the very reading of its draws
             if trial.n and len(ids) <= self.model.checkpoint.config.seq_len:
                 found.append(trial)
                 n_tokens -= trial.n
@@ -264,7 +266,7 @@ class _Search:
         Args:
             strictly: with no more noise than the model's own arithmetic has.
         """
-        texts = [one for one in self._wrong if not one.is_whole or one.stdout is not None]
+        texts = [one for one in self._wrong if not one.is_whole or (self.saying and one.stdout is not None)]
         read: list[_Read] = []
         most = -1
         lenient = [] if strictly else [(one, self.noise.levels[-1][1]) for one in hypotheses[: _LENIENT + 1]]
@@ -295,7 +297,7 @@ class _Search:
             scale = self._scale(engine)
             for one in texts:
                 trial, is_explained, is_chance = Trial(one.request, one.prompt_ids, one.ids), False, False
-                said = self._said(hypothesis, one)
+                said = self._said(hypothesis, one) if not one.is_whole or hypothesis in self.saying else None
                 if said is not None:
                     trial, is_explained = replace(trial, ids=said), True
                     n_read += len(one.stdout or b"")

@@ -61,6 +61,8 @@ def said_by(port: Port, engine: Engine, model: Model, one: Evidence) -> tuple[in
     if one.stdout is None or tuple(port.prompt_ids(model, one.request.prompt)) != one.prompt_ids:
         return None
     heard, prompt = one.stdout, list(one.prompt_ids)
+    if not heard.endswith(port.printer.ending):
+        return None
     session = engine.session()
     rows = session.extend(prompt, all_logits=True)
 
