@@ -54,7 +54,8 @@ const OTHER_ARRAYS = 64;
 function activationBytes(c: Config, positions: number, lanes: number): number {
   const capacity = positions + lanes;
   const caches = capacity * (c.nHeads + c.nLayers * c.nKvHeads * (2 * c.headDim + lanes));
-  return 4 * (8 * c.dim + 4 * c.hiddenDim + 4 * c.kvDim + 2 * c.vocabSize + caches);
+  const angles = positions * c.headDim;
+  return 4 * (8 * c.dim + 4 * c.hiddenDim + 4 * c.kvDim + 2 * c.vocabSize + caches + angles);
 }
 
 /** Refuse dimensions that mean nothing, and derive the others. */

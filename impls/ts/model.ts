@@ -28,7 +28,7 @@ export class Llama {
   readonly #keys: Float32Array[]; // per layer
   readonly #values: Float32Array[];
   readonly #frequencies: Float32Array; // (headDim / 2)
-  readonly #cosines: Float32Array; // (headDim / 2) at the current position
+  readonly #cosines: Float32Array; // (capacity, headDim / 2)
   readonly #sines: Float32Array;
 
   /** capacity: positions the caches hold, at most seqLen. trace: where to record what is computed. */
@@ -62,8 +62,9 @@ export class Llama {
     this.#values = model.layers.map(() => kernel.floats(heads.capacity * c.nKvHeads * width));
     // powf(10000, 2j / headDim): a rounded double power agrees with the C library's for all usual widths of a head.
     this.#frequencies = Float32Array.from({ length: half }, (_, j) => 1 / fround(10000 ** fround((2 * j) / c.headDim)));
-    this.#cosines = kernel.floats(half);
-    this.#sines = kernel.floats(half);
+    this.#cosines = kernel.floats(capacity * half);
+    this.#sines = kernel.floats(capacity * half);
+    for (let pos = 0; pos < capacity; pos++) this.#setAngles(pos);
   }
 
   /** Logits for what follows token, which stands at pos; valid until the next call. Positions come in order, from 0. */
@@ -72,7 +73,9 @@ export class Llama {
     const { group } = this.config;
     const kernel = this.#kernel;
     const trace = this.#trace;
-    this.#setAngles(pos);
+    const half = this.#frequencies.length;
+    const cosines = this.#cosines.subarray(pos * half, (pos + 1) * half);
+    const sines = this.#sines.subarray(pos * half, (pos + 1) * half);
     copyRow(this.#x, tokEmbedding, token, group);
     trace?.record("token", -1, pos, Float32Array.of(token));
     trace?.record("embedding", -1, pos, this.#x);
@@ -85,8 +88,8 @@ export class Llama {
       trace?.record("q_raw", l, pos, this.#q);
       trace?.record("k_raw", l, pos, this.#k);
       trace?.record("v", l, pos, this.#v);
-      kernel.rotate(this.#q, this.#cosines, this.#sines);
-      kernel.rotate(this.#k, this.#cosines, this.#sines);
+      kernel.rotate(this.#q, cosines, sines);
+      kernel.rotate(this.#k, cosines, sines);
       trace?.record("q", l, pos, this.#q);
       trace?.record("k", l, pos, this.#k);
       kernel.remember(this.#keys[l], this.#values[l], this.#k, this.#v, this.#heads, pos);
@@ -119,10 +122,11 @@ export class Llama {
   }
 
   #setAngles(pos: number): void {
-    for (let j = 0; j < this.#frequencies.length; j++) {
+    const half = this.#frequencies.length;
+    for (let j = 0; j < half; j++) {
       const angle = fround(pos * this.#frequencies[j]);
-      this.#cosines[j] = cosf(angle);
-      this.#sines[j] = sinf(angle);
+      this.#cosines[pos * half + j] = cosf(angle);
+      this.#sines[pos * half + j] = sinf(angle);
     }
   }
 

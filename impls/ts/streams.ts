@@ -16,10 +16,9 @@ export function pause(): void {
 
 /** Write a string of bytes at once. */
 export function print(text: string): void {
-  const bytes = Buffer.from(text, "latin1");
-  for (let done = 0; done < bytes.length; ) {
+  for (let left = text; left !== ""; ) {
     try {
-      done += writeSync(1, bytes, done);
+      left = left.slice(writeSync(1, left, null, "latin1"));
     } catch (error) {
       if (!isBusy(error)) throw new Failure("cannot write to standard output");
       pause();
