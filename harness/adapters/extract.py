@@ -39,8 +39,10 @@ SPEED = "speed printed on stdout"
 STATISTICS = "statistics after the text on stdout"
 TWO_NEWLINES = "two final newlines"
 
-MORE_THAN_TEXT = frozenset({AGAIN, ANSI, BOS_HEADER, CUMULATIVE, LOGS, OVERPRINT, PATTERN, PROMPT_HEADER, STATISTICS})
-"""Conventions of programs that print more than the text."""
+MORE_THAN_TEXT = frozenset(
+    {AGAIN, ANSI, BOS_HEADER, CRLF, CUMULATIVE, LOGS, NUL, OVERPRINT, PATTERN, PROMPT_HEADER, SPEED, STATISTICS}
+)
+"""Conventions of programs that print more than the text: read literally, it is not what they said."""
 
 _ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-B]|[=>78cDEHMNOZ])")
 _CLEAR = re.compile(rb"\x1b\[[0-9;]*[JHf]|\x1bc|\x0c")

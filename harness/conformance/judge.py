@@ -223,6 +223,7 @@ class Judge:
             return False
         path.ids.append(choice.token)
         path.choices.append(choice)
+        path.next_id = choice.token
         return True
 
     def _stopped_short(self, claim: Claim, n_generated: int, conventions: tuple[str, ...]) -> Verdict:
@@ -240,7 +241,7 @@ class Judge:
             ids = [case.prompt_ids[0], *(case.ids or ())][: len(case.prompt_ids) + n_generated]
             path = Walk(ids, b"", [Choice(one, Kind.EXACT, one) for one in ids[len(case.prompt_ids) :]])
             if self._ends(claim, path):
-                return self._explained(claim, replace(path, next_id=path.ids[-1]), conventions)
+                return self._explained(claim, path, conventions)
             # The same text in fewer steps: the prompt may have had more ids.
             wrong = self._as_wrong_encoding(claim, None, n_prompt=len(case.prompt_ids) + missing)
             reason = f"it stopped after {n_generated} of {case.n_generated} tokens without a stop"

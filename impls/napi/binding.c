@@ -204,10 +204,9 @@ static napi_value call_quantize(napi_env env, napi_callback_info info) {
 
 /* The room in a cache of n_kv_heads, in whole blocks of positions; its rows may be head_dim in whole lanes wide. */
 static bool find_capacity(napi_env env, const Array *cache, bool in_whole_lanes, Heads *h) {
-    const size_t lanes = kernel_lanes();
-    const size_t width = in_whole_lanes ? (h->head_dim + lanes - 1) / lanes * lanes : h->head_dim;
+    const size_t width = in_whole_lanes ? value_width(h) : h->head_dim;
     h->capacity = cache->length / width / h->n_kv_heads;
-    if (is_product(cache->length, h->capacity, width * h->n_kv_heads) && h->capacity % lanes == 0) return true;
+    if (is_product(cache->length, h->capacity, width * h->n_kv_heads) && h->capacity % kernel_lanes() == 0) return true;
     return range_error(env, "the cache has no whole number of blocks");
 }
 
@@ -276,20 +275,27 @@ static napi_value call_mix(napi_env env, napi_callback_info info) {
     return NULL;
 }
 
-static napi_value call_swiglu(napi_env env, napi_callback_info info) {
+/* Two vectors of one length: the one that is changed, and the other. */
+static bool take_pair(napi_env env, napi_callback_info info, const char *name, Array *changed, const char *other_name,
+                      Array *other) {
+    char message[96];
     napi_value values[2];
+    if (!take_arguments(env, info, values, 2) || !take_vector(env, values[0], name, changed) ||
+        !take_vector(env, values[1], other_name, other))
+        return false;
+    if (changed->length != other->length) {
+        snprintf(message, sizeof message, "%s.length is not %s.length", other_name, name);
+        return range_error(env, message);
+    }
+    if (is_too_long(changed)) return range_error(env, "a vector is too long");
+    if (!overlap(changed, other)) return true;
+    snprintf(message, sizeof message, "%s overlaps %s", name, other_name);
+    return range_error(env, message);
+}
+
+static napi_value call_swiglu(napi_env env, napi_callback_info info) {
     Array gate, up;
-    if (!take_arguments(env, info, values, 2) || !take_vector(env, values[0], "gate", &gate) ||
-        !take_vector(env, values[1], "up", &up))
-        return NULL;
-    if (gate.length != up.length)
-        range_error(env, "up.length is not gate.length");
-    else if (is_too_long(&gate))
-        range_error(env, "a vector is too long");
-    else if (overlap(&gate, &up))
-        range_error(env, "gate overlaps up");
-    else
-        swiglu_values(gate.data, up.data, gate.length);
+    if (take_pair(env, info, "gate", &gate, "up", &up)) swiglu_values(gate.data, up.data, gate.length);
     return NULL;
 }
 
@@ -333,19 +339,8 @@ static napi_value call_rotate(napi_env env, napi_callback_info info) {
 }
 
 static napi_value call_add(napi_env env, napi_callback_info info) {
-    napi_value values[2];
     Array x, delta;
-    if (!take_arguments(env, info, values, 2) || !take_vector(env, values[0], "x", &x) ||
-        !take_vector(env, values[1], "delta", &delta))
-        return NULL;
-    if (x.length != delta.length)
-        range_error(env, "delta.length is not x.length");
-    else if (is_too_long(&x))
-        range_error(env, "a vector is too long");
-    else if (overlap(&x, &delta))
-        range_error(env, "x overlaps delta");
-    else
-        add_values(x.data, delta.data, x.length);
+    if (take_pair(env, info, "x", &x, "delta", &delta)) add_values(x.data, delta.data, x.length);
     return NULL;
 }
 

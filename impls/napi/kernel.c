@@ -80,8 +80,7 @@ void softmax_heads(float *scores, const Heads *h) {
     for (size_t i = 0; i < h->n_heads; i++) kernels()->softmax(scores + i * h->capacity, (int)h->count);
 }
 
-/* Elements from one value of a head to the next. */
-static size_t value_width(const Heads *h) {
+size_t value_width(const Heads *h) {
     const size_t lanes = kernel_lanes();
     return (h->head_dim + lanes - 1) / lanes * lanes;
 }

@@ -17,6 +17,9 @@ typedef struct {
     size_t n_heads, n_kv_heads, head_dim, capacity, count;
 } Heads;
 
+/* Elements from one value of a head to the next: head_dim in whole lanes. */
+size_t value_width(const Heads *heads);
+
 /* The instructions used on this machine, as impls/c names them: "strict", "avx512". NULL: LLAMA_PATH asks for others. */
 const char *kernel_instructions(void);
 size_t kernel_lanes(void);
