@@ -3,141 +3,38 @@
  *     matmul(out, weights, x)
  *     matmulQ8(out, codes, scales, xCodes, xScales, group)
  *     quantize(codes, scales, x, group)
- *     score(scores, queries, keys, nKvHeads, headDim, count)
- *     softmax(scores, nHeads, count)
- *     mix(out, weights, values, nKvHeads, headDim, count)
+ *     score(scores, queries, keys, nKvHeads, headDim, position)
+ *     softmax(scores, nHeads, position)
+ *     mix(out, weights, values, nKvHeads, headDim, position)
  *     swiglu(gate, up)
  *     rmsnorm(out, x, weight, inOrder)
- *     rotate(x, cosines, sines)
+ *     rotate(x, cosines, sines, headDim, position)
  *     add(x, delta)
- *     remember(keys, values, key, value, nKvHeads, headDim, pos)
+ *     remember(keys, values, key, value, nKvHeads, headDim, position)
+ *     record(pass)                                                       function
  *     argmax(x)                                                          number
- *     enlargePages(buffer)                                               number: offset of its first cache line
+ *     enlargePages(buffer, bytes)                                        number: offset of the first large page
  *     lanes                                                              number
  *     instructions                                                       string
  *
- * Arrays of codes are Int8Array, all others Float32Array; a matrix has out.length rows and x.length columns. TypeError: a
- * wrong number or type of arguments, or a detached buffer. RangeError: numbers out of range, lengths that do not fit each
- * other or an int, or an array written that overlaps one read. */
-#define NAPI_VERSION 8
-#include <limits.h>
-#include <node_api.h>
-#include <stdbool.h>
+ * Arrays of codes are Int8Array, a position is an Int32Array of one item, all others are Float32Array; a matrix has
+ * out.length rows and x.length columns. What record() returns does what pass asked for, with what the arrays hold then.
+ * TypeError: a wrong number or type of arguments, a detached buffer, or what cannot be recorded. RangeError: numbers out
+ * of range, lengths that do not fit each other or an int, or an array written that overlaps one read. */
 #include <stdio.h>
 #include <sys/mman.h>
 
-#include "kernel.h"
+#include "passes.h"
 
-enum { MAX_ARGUMENTS = 7, MAX_GROUP = 65536, MAX_LENGTH = INT_MAX / 2 };
+/* perform() with so many arrays. */
+#define PERFORM(env, operation, position, ...)                                          \
+    perform(env, operation, (const Array *const[]){__VA_ARGS__},                        \
+            sizeof (const Array *const[]){__VA_ARGS__} / sizeof(const Array *), position)
 
-/* A typed array that was checked. */
-typedef struct {
-    void *data;
-    size_t length;
-    size_t bytes;
-} Array;
-
-/* An exception of V8's own, if one is waiting, stays as it is. */
-static bool is_pending(napi_env env) {
-    bool pending = false;
-    napi_is_exception_pending(env, &pending);
-    return pending;
-}
-
-static bool type_error(napi_env env, const char *message) {
-    if (!is_pending(env)) napi_throw_type_error(env, NULL, message);
-    return false;
-}
-
-static bool range_error(napi_env env, const char *message) {
-    if (!is_pending(env)) napi_throw_range_error(env, NULL, message);
-    return false;
-}
-
-/* Exactly that many arguments, or an exception. */
-static bool take_arguments(napi_env env, napi_callback_info info, napi_value *values, size_t expected) {
-    size_t count = MAX_ARGUMENTS;
-    napi_value all[MAX_ARGUMENTS];
-    if (napi_get_cb_info(env, info, &count, all, NULL, NULL) != napi_ok) return type_error(env, "no arguments");
-    if (count != expected) {
-        char message[64];
-        snprintf(message, sizeof message, "expected %zu arguments, got %zu", expected, count);
-        return type_error(env, message);
-    }
-    for (size_t i = 0; i < expected; i++) values[i] = all[i];
+static bool do_matmul(const Operation *o, const Heads *heads) {
+    (void)heads;
+    matmul(o->arrays[0].data, o->arrays[1].data, o->arrays[2].data, o->arrays[0].length, o->arrays[2].length);
     return true;
-}
-
-static bool take_array(napi_env env, napi_value value, const char *name, napi_typedarray_type type, Array *array) {
-    char message[96];
-    napi_typedarray_type found = napi_uint8_array;
-    napi_value buffer;
-    if (napi_get_typedarray_info(env, value, &found, &array->length, &array->data, &buffer, NULL) != napi_ok ||
-        found != type) {
-        snprintf(message, sizeof message, "%s must be %s", name,
-                 type == napi_float32_array ? "a Float32Array" : "an Int8Array");
-        return type_error(env, message);
-    }
-    /* One whose buffer is detached has no length any more. */
-    bool is_detached = false;
-    if (array->length == 0 && (napi_is_detached_arraybuffer(env, buffer, &is_detached) != napi_ok || is_detached)) {
-        snprintf(message, sizeof message, "the buffer of %s is detached", name);
-        return type_error(env, message);
-    }
-    array->bytes = array->length * (type == napi_float32_array ? sizeof(float) : 1);
-    return true;
-}
-
-static bool take_vector(napi_env env, napi_value value, const char *name, Array *array) {
-    return take_array(env, value, name, napi_float32_array, array);
-}
-
-static bool take_codes(napi_env env, napi_value value, const char *name, Array *array) {
-    return take_array(env, value, name, napi_int8_array, array);
-}
-
-/* A whole number from least to most. */
-static bool take_number(napi_env env, napi_value value, const char *name, size_t least, size_t most, size_t *count) {
-    char message[96];
-    double number = 0;
-    if (napi_get_value_double(env, value, &number) != napi_ok) {
-        snprintf(message, sizeof message, "%s must be a number", name);
-        return type_error(env, message);
-    }
-    if (!(number >= (double)least && number <= (double)most) || number != (double)(size_t)number) {
-        snprintf(message, sizeof message, "%s must be a whole number from %zu to %zu", name, least, most);
-        return range_error(env, message);
-    }
-    *count = (size_t)number;
-    return true;
-}
-
-static bool take_count(napi_env env, napi_value value, const char *name, size_t most, size_t *count) {
-    return take_number(env, value, name, 1, most, count);
-}
-
-static bool take_truth(napi_env env, napi_value value, const char *name, bool *truth) {
-    char message[96];
-    if (napi_get_value_bool(env, value, truth) == napi_ok) return true;
-    snprintf(message, sizeof message, "%s must be true or false", name);
-    return type_error(env, message);
-}
-
-/* Whether length is a * b, which may not fit a size_t. */
-static bool is_product(size_t length, size_t a, size_t b) {
-    if (a == 0 || b == 0) return length == 0;
-    return length % a == 0 && length / a == b;
-}
-
-/* Kernels count the elements of a vector in int. */
-static bool is_too_long(const Array *vector) {
-    return vector->length > MAX_LENGTH;
-}
-
-static bool overlap(const Array *a, const Array *b) {
-    if (a->bytes == 0 || b->bytes == 0) return false;
-    const uintptr_t a_start = (uintptr_t)a->data, b_start = (uintptr_t)b->data;
-    return a_start < b_start + b->bytes && b_start < a_start + a->bytes;
 }
 
 static napi_value call_matmul(napi_env env, napi_callback_info info) {
@@ -153,8 +50,14 @@ static napi_value call_matmul(napi_env env, napi_callback_info info) {
     else if (overlap(&out, &weights) || overlap(&out, &x))
         range_error(env, "out overlaps an input");
     else
-        matmul(out.data, weights.data, x.data, out.length, x.length);
+        PERFORM(env, (Operation){.act = do_matmul}, NULL, &out, &weights, &x);
     return NULL;
+}
+
+static bool do_matmul_q8(const Operation *o, const Heads *heads) {
+    (void)heads;
+    return matmul_q8(o->arrays[0].data, o->arrays[1].data, o->arrays[2].data, o->arrays[3].data, o->arrays[4].data,
+                     o->arrays[0].length, o->arrays[3].length, o->group);
 }
 
 static napi_value call_matmul_q8(napi_env env, napi_callback_info info) {
@@ -176,9 +79,14 @@ static napi_value call_matmul_q8(napi_env env, napi_callback_info info) {
         range_error(env, "a vector is too long");
     else if (overlap(&out, &codes) || overlap(&out, &scales) || overlap(&out, &x_codes) || overlap(&out, &x_scales))
         range_error(env, "out overlaps an input");
-    else if (!matmul_q8(out.data, codes.data, scales.data, x_codes.data, x_scales.data, out.length, x_codes.length, group))
-        range_error(env, "out of memory");
+    else
+        PERFORM(env, ((Operation){.act = do_matmul_q8, .group = group}), NULL, &out, &codes, &scales, &x_codes, &x_scales);
     return NULL;
+}
+
+static bool do_quantize(const Operation *o, const Heads *heads) {
+    (void)heads;
+    return quantize_q8(o->arrays[0].data, o->arrays[1].data, o->arrays[2].data, o->arrays[2].length, o->group);
 }
 
 static napi_value call_quantize(napi_env env, napi_callback_info info) {
@@ -197,8 +105,8 @@ static napi_value call_quantize(napi_env env, napi_callback_info info) {
         range_error(env, "a vector is too long");
     else if (overlap(&codes, &x) || overlap(&scales, &x) || overlap(&codes, &scales))
         range_error(env, "arrays overlap");
-    else if (!quantize_q8(codes.data, scales.data, x.data, x.length, group))
-        range_error(env, "out of memory");
+    else
+        PERFORM(env, ((Operation){.act = do_quantize, .group = group}), NULL, &codes, &scales, &x);
     return NULL;
 }
 
@@ -212,66 +120,76 @@ static bool find_capacity(napi_env env, const Array *cache, bool in_whole_lanes,
 
 /* What score() and mix() have in common: the shapes of scores, of queries or results, and of a cache. */
 static bool take_heads(napi_env env, const napi_value *values, const Array *scores, const Array *heads,
-                       const Array *cache, bool in_whole_lanes, Heads *h) {
+                       const Array *cache, bool in_whole_lanes, Heads *h, Array *position) {
     if (!take_count(env, values[3], "nKvHeads", MAX_LENGTH, &h->n_kv_heads) ||
-        !take_count(env, values[4], "headDim", MAX_LENGTH, &h->head_dim) ||
-        !take_count(env, values[5], "count", MAX_LENGTH, &h->count))
+        !take_count(env, values[4], "headDim", MAX_LENGTH, &h->head_dim) || !take_position(env, values[5], position))
         return false;
     h->n_heads = heads->length / h->head_dim;
     if (h->n_heads == 0 || heads->length % h->head_dim != 0 || h->n_heads % h->n_kv_heads != 0)
         return range_error(env, "heads are not nKvHeads times so many of headDim");
     if (!find_capacity(env, cache, in_whole_lanes, h)) return false;
-    if (h->count > h->capacity) return range_error(env, "count is more than the cache holds");
-    if (!is_product(scores->length, h->n_heads, h->capacity))
-        return range_error(env, "scores.length is not heads times positions");
+    if (is_product(scores->length, h->n_heads, h->capacity)) return true;
+    return range_error(env, "scores.length is not heads times positions");
+}
+
+static bool do_score(const Operation *o, const Heads *heads) {
+    score_heads(o->arrays[0].data, o->arrays[1].data, o->arrays[2].data, heads);
     return true;
 }
 
 static napi_value call_score(napi_env env, napi_callback_info info) {
     napi_value values[6];
-    Array scores, queries, keys;
-    Heads heads;
+    Array scores, queries, keys, position;
+    Heads heads = {0};
     if (!take_arguments(env, info, values, 6) || !take_vector(env, values[0], "scores", &scores) ||
         !take_vector(env, values[1], "queries", &queries) || !take_vector(env, values[2], "keys", &keys) ||
-        !take_heads(env, values, &scores, &queries, &keys, false, &heads))
+        !take_heads(env, values, &scores, &queries, &keys, false, &heads, &position))
         return NULL;
     if (overlap(&scores, &queries) || overlap(&scores, &keys))
         range_error(env, "scores overlaps an input");
     else
-        score_heads(scores.data, queries.data, keys.data, &heads);
+        PERFORM(env, ((Operation){.act = do_score, .heads = heads}), &position, &scores, &queries, &keys);
     return NULL;
+}
+
+static bool do_softmax(const Operation *o, const Heads *heads) {
+    softmax_heads(o->arrays[0].data, heads);
+    return true;
 }
 
 static napi_value call_softmax(napi_env env, napi_callback_info info) {
     napi_value values[3];
-    Array scores;
+    Array scores, position;
     Heads heads = {0};
     if (!take_arguments(env, info, values, 3) || !take_vector(env, values[0], "scores", &scores) ||
         !take_count(env, values[1], "nHeads", MAX_LENGTH, &heads.n_heads) ||
-        !take_count(env, values[2], "count", MAX_LENGTH, &heads.count))
+        !take_position(env, values[2], &position))
         return NULL;
     heads.capacity = scores.length / heads.n_heads;
     if (scores.length % heads.n_heads != 0)
         range_error(env, "scores.length is no multiple of nHeads");
-    else if (heads.count > heads.capacity)
-        range_error(env, "count is more than a head's scores");
     else
-        softmax_heads(scores.data, &heads);
+        PERFORM(env, ((Operation){.act = do_softmax, .heads = heads}), &position, &scores);
     return NULL;
+}
+
+static bool do_mix(const Operation *o, const Heads *heads) {
+    mix_heads(o->arrays[0].data, o->arrays[1].data, o->arrays[2].data, heads);
+    return true;
 }
 
 static napi_value call_mix(napi_env env, napi_callback_info info) {
     napi_value values[6];
-    Array out, weights, cached;
-    Heads heads;
+    Array out, weights, cached, position;
+    Heads heads = {0};
     if (!take_arguments(env, info, values, 6) || !take_vector(env, values[0], "out", &out) ||
         !take_vector(env, values[1], "weights", &weights) || !take_vector(env, values[2], "values", &cached) ||
-        !take_heads(env, values, &weights, &out, &cached, true, &heads))
+        !take_heads(env, values, &weights, &out, &cached, true, &heads, &position))
         return NULL;
     if (overlap(&out, &weights) || overlap(&out, &cached))
         range_error(env, "out overlaps an input");
     else
-        mix_heads(out.data, weights.data, cached.data, &heads);
+        PERFORM(env, ((Operation){.act = do_mix, .heads = heads}), &position, &out, &weights, &cached);
     return NULL;
 }
 
@@ -293,10 +211,23 @@ static bool take_pair(napi_env env, napi_callback_info info, const char *name, A
     return range_error(env, message);
 }
 
+static bool do_swiglu(const Operation *o, const Heads *heads) {
+    (void)heads;
+    swiglu_values(o->arrays[0].data, o->arrays[1].data, o->arrays[0].length);
+    return true;
+}
+
 static napi_value call_swiglu(napi_env env, napi_callback_info info) {
     Array gate, up;
-    if (take_pair(env, info, "gate", &gate, "up", &up)) swiglu_values(gate.data, up.data, gate.length);
+    if (take_pair(env, info, "gate", &gate, "up", &up))
+        PERFORM(env, (Operation){.act = do_swiglu}, NULL, &gate, &up);
     return NULL;
+}
+
+static bool do_rmsnorm(const Operation *o, const Heads *heads) {
+    (void)heads;
+    norm_values(o->arrays[0].data, o->arrays[1].data, o->arrays[2].data, o->arrays[0].length, o->in_order);
+    return true;
 }
 
 static napi_value call_rmsnorm(napi_env env, napi_callback_info info) {
@@ -314,69 +245,89 @@ static napi_value call_rmsnorm(napi_env env, napi_callback_info info) {
     else if (overlap(&out, &x) || overlap(&out, &weight))
         range_error(env, "out overlaps an input");
     else
-        norm_values(out.data, x.data, weight.data, out.length, in_order);
+        PERFORM(env, ((Operation){.act = do_rmsnorm, .in_order = in_order}), NULL, &out, &x, &weight);
     return NULL;
 }
 
+static bool do_rotate(const Operation *o, const Heads *heads) {
+    rotate_heads(o->arrays[0].data, o->arrays[1].data, o->arrays[2].data, heads);
+    return true;
+}
+
 static napi_value call_rotate(napi_env env, napi_callback_info info) {
-    napi_value values[3];
-    Array x, cosines, sines;
-    if (!take_arguments(env, info, values, 3) || !take_vector(env, values[0], "x", &x) ||
-        !take_vector(env, values[1], "cosines", &cosines) || !take_vector(env, values[2], "sines", &sines))
+    napi_value values[5];
+    Array x, cosines, sines, position;
+    Heads heads = {0};
+    if (!take_arguments(env, info, values, 5) || !take_vector(env, values[0], "x", &x) ||
+        !take_vector(env, values[1], "cosines", &cosines) || !take_vector(env, values[2], "sines", &sines) ||
+        !take_count(env, values[3], "headDim", MAX_LENGTH, &heads.head_dim) ||
+        !take_position(env, values[4], &position))
         return NULL;
-    const size_t head_dim = 2 * cosines.length;
+    const size_t half = heads.head_dim / 2;
+    heads.n_heads = x.length / heads.head_dim;
+    heads.capacity = half == 0 ? 0 : cosines.length / half;
     if (cosines.length != sines.length)
         range_error(env, "sines.length is not cosines.length");
-    else if (head_dim == 0 || x.length % head_dim != 0)
-        range_error(env, "x.length is no multiple of 2 * cosines.length");
+    else if (heads.head_dim % 2 != 0 || x.length % heads.head_dim != 0)
+        range_error(env, "x is not so many heads of headDim, which is even");
+    else if (cosines.length % half != 0)
+        range_error(env, "cosines.length is no multiple of headDim / 2");
     else if (is_too_long(&x))
         range_error(env, "a vector is too long");
     else if (overlap(&x, &cosines) || overlap(&x, &sines))
         range_error(env, "x overlaps an input");
     else
-        rotate_heads(x.data, x.length / head_dim, cosines.data, sines.data, head_dim);
+        PERFORM(env, ((Operation){.act = do_rotate, .heads = heads}), &position, &x, &cosines, &sines);
     return NULL;
+}
+
+static bool do_add(const Operation *o, const Heads *heads) {
+    (void)heads;
+    add_values(o->arrays[0].data, o->arrays[1].data, o->arrays[0].length);
+    return true;
 }
 
 static napi_value call_add(napi_env env, napi_callback_info info) {
     Array x, delta;
-    if (take_pair(env, info, "x", &x, "delta", &delta)) add_values(x.data, delta.data, x.length);
+    if (take_pair(env, info, "x", &x, "delta", &delta)) PERFORM(env, (Operation){.act = do_add}, NULL, &x, &delta);
     return NULL;
+}
+
+static bool do_remember(const Operation *o, const Heads *heads) {
+    remember_heads(o->arrays[0].data, o->arrays[1].data, o->arrays[2].data, o->arrays[3].data, heads);
+    return true;
 }
 
 static napi_value call_remember(napi_env env, napi_callback_info info) {
     napi_value values[7];
-    Array keys, cached, key, value;
+    Array keys, cached, key, value, position;
     Heads heads = {0};
-    size_t pos, room;
     if (!take_arguments(env, info, values, 7) || !take_vector(env, values[0], "keys", &keys) ||
         !take_vector(env, values[1], "values", &cached) || !take_vector(env, values[2], "key", &key) ||
         !take_vector(env, values[3], "value", &value) ||
         !take_count(env, values[4], "nKvHeads", MAX_LENGTH, &heads.n_kv_heads) ||
         !take_count(env, values[5], "headDim", MAX_LENGTH, &heads.head_dim) ||
-        !take_number(env, values[6], "pos", 0, MAX_LENGTH - 1, &pos) || !find_capacity(env, &keys, false, &heads))
+        !take_position(env, values[6], &position) || !find_capacity(env, &keys, false, &heads))
         return NULL;
-    room = heads.capacity;
+    const size_t room = heads.capacity;
     if (!find_capacity(env, &cached, true, &heads)) return NULL;
-    heads.count = pos + 1;
     if (heads.capacity != room)
         range_error(env, "keys and values have room for different numbers of positions");
-    else if (pos >= room)
-        range_error(env, "pos is beyond what the caches hold");
     else if (!is_product(key.length, heads.n_kv_heads, heads.head_dim) || value.length != key.length)
         range_error(env, "key and value are not nKvHeads times headDim long");
     else if (overlap(&keys, &cached) || overlap(&keys, &key) || overlap(&keys, &value) || overlap(&cached, &key) ||
              overlap(&cached, &value))
         range_error(env, "a cache overlaps another array");
     else
-        remember_heads(keys.data, cached.data, key.data, value.data, &heads);
+        PERFORM(env, ((Operation){.act = do_remember, .heads = heads}), &position, &keys, &cached, &key, &value);
     return NULL;
 }
 
 static napi_value call_argmax(napi_env env, napi_callback_info info) {
     napi_value values[1], index;
     Array x;
-    if (!take_arguments(env, info, values, 1) || !take_vector(env, values[0], "x", &x)) return NULL;
+    if (!take_arguments(env, info, values, 1) || !take_vector(env, values[0], "x", &x) || refuse_recording(env))
+        return NULL;
     if (x.length == 0 || is_too_long(&x)) {
         range_error(env, x.length == 0 ? "x is empty" : "a vector is too long");
         return NULL;
@@ -384,24 +335,25 @@ static napi_value call_argmax(napi_env env, napi_callback_info info) {
     return napi_create_uint32(env, (uint32_t)index_of_largest(x.data, x.length), &index) == napi_ok ? index : NULL;
 }
 
-/* Ask the system for large pages where the memory of a buffer that was not used yet can have some. */
+/* Ask the system for large pages for so many bytes from the first place in the buffer where one can begin. */
 static napi_value call_enlarge_pages(napi_env env, napi_callback_info info) {
-    napi_value values[1], offset;
+    const size_t page = 2 << 20;
+    napi_value values[2], offset;
     void *data = NULL;
-    size_t bytes = 0;
-    if (!take_arguments(env, info, values, 1)) return NULL;
-    if (napi_get_arraybuffer_info(env, values[0], &data, &bytes) != napi_ok) {
+    size_t length = 0, bytes;
+    if (!take_arguments(env, info, values, 2) || refuse_recording(env)) return NULL;
+    if (napi_get_arraybuffer_info(env, values[0], &data, &length) != napi_ok) {
         type_error(env, "buffer must be an ArrayBuffer");
         return NULL;
     }
+    const size_t first = (page - (uintptr_t)data % page) % page;
+    if (!take_count(env, values[1], "bytes", first < length ? length - first : 0, &bytes)) return NULL;
 #ifdef MADV_HUGEPAGE
-    const uintptr_t page = 2 << 20, first = ((uintptr_t)data + page - 1) / page * page;
-    const uintptr_t end = ((uintptr_t)data + bytes) / page * page;
-    if (first < end) madvise((void *)first, end - first, MADV_HUGEPAGE); /* if there are none, nothing is lost */
+    /* The last page as well, if it lies in the buffer. Where the system has no large pages, nothing is lost. */
+    const size_t room = (length - first) / page * page, wanted = (bytes + page - 1) / page * page;
+    if (room > 0) madvise((char *)data + first, wanted < room ? wanted : room, MADV_HUGEPAGE);
 #endif
-    const uint32_t line = 64;
-    if (napi_create_uint32(env, (line - (uint32_t)((uintptr_t)data % line)) % line, &offset) != napi_ok) return NULL;
-    return offset;
+    return napi_create_uint32(env, (uint32_t)first, &offset) == napi_ok ? offset : NULL;
 }
 
 #define FUNCTION(name, function) {.utf8name = name, .method = function, .attributes = napi_enumerable}
@@ -429,11 +381,13 @@ NAPI_MODULE_INIT() {
         FUNCTION("rotate", call_rotate),
         FUNCTION("add", call_add),
         FUNCTION("remember", call_remember),
+        FUNCTION("record", call_record),
         FUNCTION("argmax", call_argmax),
         FUNCTION("enlargePages", call_enlarge_pages),
         VALUE("instructions", instructions),
         VALUE("lanes", lanes),
     };
+    if (!start_recorder(env)) return NULL;
     if (napi_define_properties(env, exports, sizeof properties / sizeof *properties, properties) != napi_ok) return NULL;
     return exports;
 }

@@ -24,7 +24,7 @@ if (process.platform === "darwin") flags.push("-undefined", "dynamic_lookup");
 
 // impls/c's kernels: all paths of the processor family, or plain C alone.
 if (kernel === "plain") flags.push("-DSTRICT");
-const sources = ["binding.c", "kernel.c"].map((name) => join(import.meta.dirname, name));
+const sources = ["binding.c", "arguments.c", "passes.c", "kernel.c"].map((name) => join(import.meta.dirname, name));
 const done = spawnSync(compiler, [...compilerArguments, ...flags, ...sources, "-o", target], { stdio: "inherit" });
 if (done.error) console.error(done.error.message);
 process.exit(done.status ?? 1);

@@ -49,6 +49,7 @@ export class WasmKernel implements Kernel {
   readonly add = small.add;
   readonly argmax = small.argmax;
   readonly remember = small.remember;
+  readonly repeatable = small.repeatable;
   readonly #module: WebAssembly.Module;
   #arena: Arena | undefined;
   #exports: Exports | undefined;
@@ -57,9 +58,9 @@ export class WasmKernel implements Kernel {
     this.#module = module;
   }
 
-  reserve(bytes: number, arrays: number): void {
+  reserve(weightBytes: number, otherBytes: number, arrays: number): void {
     if (this.#arena !== undefined) throw new Error("the memory is reserved already");
-    const total = MODULE_BYTES + bytes + arrays * ALIGNMENT;
+    const total = MODULE_BYTES + weightBytes + otherBytes + arrays * ALIGNMENT;
     if (total > MAX_BYTES) throw new Failure(`the model needs ${total} bytes, WebAssembly's memory holds ${MAX_BYTES}`);
     const pages = Math.ceil(total / PAGE_BYTES);
     const memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
@@ -115,23 +116,23 @@ export class WasmKernel implements Kernel {
     this.#exports!.quantize(this.#address(out.codes), this.#address(out.scales), this.#address(x), x.length, group);
   }
 
-  score(...[scores, queries, keys, heads, count]: Parameters<Kernel["score"]>): void {
+  score(...[scores, queries, keys, heads]: Parameters<Kernel["score"]>): void {
     const { nHeads, nKvHeads, headDim, capacity } = heads;
-    checkHeads(heads, count, scores);
+    const count = checkedCount(heads, scores);
     if (queries.length !== nHeads * headDim) throw new RangeError("queries.length is not nHeads * headDim");
     if (keys.length !== nKvHeads * capacity * headDim) throw new RangeError("keys.length is not that of the heads");
     const addresses = [this.#address(scores), this.#address(queries), this.#address(keys)] as const;
     this.#exports!.score(...addresses, nHeads, nKvHeads, headDim, capacity, count);
   }
 
-  softmax(...[scores, heads, count]: Parameters<Kernel["softmax"]>): void {
-    checkHeads(heads, count, scores);
+  softmax(...[scores, heads]: Parameters<Kernel["softmax"]>): void {
+    const count = checkedCount(heads, scores);
     this.#exports!.softmax(this.#address(scores), heads.nHeads, heads.capacity, count);
   }
 
-  mix(...[out, weights, values, heads, count]: Parameters<Kernel["mix"]>): void {
+  mix(...[out, weights, values, heads]: Parameters<Kernel["mix"]>): void {
     const { nHeads, nKvHeads, headDim, capacity } = heads;
-    checkHeads(heads, count, weights);
+    const count = checkedCount(heads, weights);
     if (out.length !== nHeads * headDim) throw new RangeError("out.length is not nHeads * headDim");
     const width = Math.ceil(headDim / LANES) * LANES;
     if (values.length !== nKvHeads * capacity * width) throw new RangeError("values.length is not that of the heads");
@@ -150,11 +151,14 @@ function checkGroup(group: number): void {
     throw new RangeError("group must be a whole number from 1 to 65536");
 }
 
-function checkHeads({ nHeads, nKvHeads, headDim, capacity }: Heads, count: number, scores: Float32Array): void {
+/** The number of positions so far, having checked all that scores depend on. */
+function checkedCount({ nHeads, nKvHeads, headDim, capacity, position }: Heads, scores: Float32Array): number {
+  const count = position[0] + 1;
   for (const number of [nHeads, nKvHeads, headDim, count, capacity / LANES, nHeads / nKvHeads])
     if (!Number.isInteger(number) || number < 1) throw new RangeError("heads must be whole, and positions whole blocks");
   if (count > capacity) throw new RangeError("count is more than the cache holds");
   if (scores.length !== nHeads * capacity) throw new RangeError("scores.length is not nHeads * capacity");
+  return count;
 }
 
 export function loadKernel(file: string): WasmKernel {

@@ -5,7 +5,7 @@
  * arithmetic gives, so Math.fround around each step, or storing to a Float32Array, is exact. int8 text depends on that.
  */
 import type { Matrix } from "./checkpoint.ts";
-import type { Quantized } from "./kernel.ts";
+import type { Heads, Quantized } from "./kernel.ts";
 import { expf } from "./libm.ts";
 
 const { fround, sqrt } = Math;
@@ -48,13 +48,14 @@ export function softmax(x: Float32Array, start: number, end: number): void {
   for (let i = start; i < end; i++) x[i] /= sum;
 }
 
-/** Turn each adjacent pair of every head by the angle of its place within the head, in place. */
-export function rotate(x: Float32Array, cosines: Float32Array, sines: Float32Array): void {
-  const pairs = cosines.length;
+/** Turn each adjacent pair of every head by the angle that its place within the head has at the position, in place. */
+export function rotate(x: Float32Array, cosines: Float32Array, sines: Float32Array, { headDim, position }: Heads): void {
+  const pairs = headDim / 2;
+  const row = position[0] * pairs;
   for (let head = 0; head < x.length; head += 2 * pairs) {
     for (let pair = 0; pair < pairs; pair++) {
-      const c = cosines[pair];
-      const s = sines[pair];
+      const c = cosines[row + pair];
+      const s = sines[row + pair];
       const i = head + 2 * pair;
       const a = x[i];
       const b = x[i + 1];

@@ -93,7 +93,7 @@ class TensorReader {
     // Each layer has norms in the file, which bounds everything that is made per layer by the file's size.
     file.need("norms of all layers", 8 * config.nLayers * config.dim);
     const activations = activationBytes(config, Math.min(positions, config.seqLen), kernel.lanes);
-    kernel.reserve(file.size + activations, ARRAYS_PER_LAYER * config.nLayers + OTHER_ARRAYS);
+    kernel.reserve(file.size, activations, ARRAYS_PER_LAYER * config.nLayers + OTHER_ARRAYS);
   }
 
   vector(what: string, length: number): Float32Array {

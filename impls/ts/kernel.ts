@@ -16,6 +16,7 @@ export type Quantized = { readonly codes: Int8Array; readonly scales: Float32Arr
 /**
  * The heads of a layer: each of nKvHeads serves nHeads / nKvHeads query heads. With a kernel's lanes, shapes are, row-major
  *
+ *     cosines  (positions, headDim / 2), as sines
  *     queries  (nHeads, headDim)
  *     keys     (nKvHeads, capacity / lanes, headDim, lanes): the positions of a block are innermost
  *     values   (nKvHeads, capacity, headDim rounded up to whole lanes)
@@ -28,14 +29,18 @@ export type Heads = {
   readonly nKvHeads: number;
   readonly headDim: number;
   readonly capacity: number; // positions that there is room for, in whole blocks of lanes
+  readonly position: Int32Array; // (1) the token's: there are keys and values up to it
 };
 
 export interface Kernel {
   /** Positions in a block of keys. */
   readonly lanes: number;
 
-  /** Say how much floats() and codes() will be asked for, at most: bytes, and in how many arrays. Called once, first. */
-  reserve(bytes: number, arrays: number): void;
+  /**
+   * Say how much floats() and codes() will be asked for, at most: bytes of weights, then of anything else, and in how many
+   * arrays. Called once, first.
+   */
+  reserve(weightBytes: number, otherBytes: number, arrays: number): void;
   /** Zeroed memory for that many items. */
   floats(length: number): Float32Array;
   codes(length: number): Int8Array;
@@ -56,14 +61,14 @@ export interface Kernel {
   /** As quantize() in arithmetic.ts, to the bit. */
   quantize(out: Quantized, x: Float32Array, group: number): void;
 
-  /** scores = q . key / sqrt(headDim) for the first count positions, each summed from left to right in float32. */
-  score(scores: Float32Array, queries: Float32Array, keys: Float32Array, heads: Heads, count: number): void;
+  /** scores = q . key / sqrt(headDim) for all positions so far, each summed from left to right in float32. */
+  score(scores: Float32Array, queries: Float32Array, keys: Float32Array, heads: Heads): void;
 
-  /** The first count scores of each head become weights, in place, in any order and precision not below float32's. */
-  softmax(scores: Float32Array, heads: Heads, count: number): void;
+  /** The scores of all positions so far become weights, in place, in any order and precision not below float32's. */
+  softmax(scores: Float32Array, heads: Heads): void;
 
-  /** out (nHeads, headDim) = sum over the first count positions of weight * value, in their order in float32. */
-  mix(out: Float32Array, weights: Float32Array, values: Float32Array, heads: Heads, count: number): void;
+  /** out (nHeads, headDim) = sum over all positions so far of weight * value, in their order in float32. */
+  mix(out: Float32Array, weights: Float32Array, values: Float32Array, heads: Heads): void;
 
   /** gate becomes silu(gate) * up, in any precision not below float32's. */
   swiglu(gate: Float32Array, up: Float32Array): void;
@@ -72,17 +77,23 @@ export interface Kernel {
   rmsnorm(out: Float32Array, x: Float32Array, weight: Float32Array, group: number): void;
 
   /** As in arithmetic.ts, to the bit. */
-  rotate(x: Float32Array, cosines: Float32Array, sines: Float32Array): void;
+  rotate(x: Float32Array, cosines: Float32Array, sines: Float32Array, heads: Heads): void;
   add(x: Float32Array, delta: Float32Array): void;
   argmax(x: Float32Array): number;
 
-  /** Put key and value (nKvHeads, headDim) of position pos into the caches. */
-  remember(keys: Float32Array, values: Float32Array, key: Float32Array, value: Float32Array, heads: Heads, pos: number): void;
+  /** Put key and value (nKvHeads, headDim) of the token into the caches. */
+  remember(keys: Float32Array, values: Float32Array, key: Float32Array, value: Float32Array, heads: Heads): void;
+
+  /**
+   * A function that does what pass does. All that pass does is to call this kernel, with the same arrays each time: so it
+   * may be run now, without anything being computed, to see what it asks for.
+   */
+  repeatable(pass: () => void): () => void;
 }
 
 /** Memory from JavaScript's own heap, for kernels that can reach it. */
 export const heap = {
-  reserve(_bytes: number, _arrays: number): void {},
+  reserve(_weightBytes: number, _otherBytes: number, _arrays: number): void {},
   floats: (length: number): Float32Array => new Float32Array(length),
   codes: (length: number): Int8Array => new Int8Array(length),
 };
@@ -93,9 +104,11 @@ export const inTypescript = (lanes: number) => ({
   rotate,
   add,
   argmax,
+  repeatable: (pass: () => void): (() => void) => pass,
 
-  remember(...[keys, values, key, value, heads, pos]: Parameters<Kernel["remember"]>): void {
+  remember(...[keys, values, key, value, heads]: Parameters<Kernel["remember"]>): void {
     const { nKvHeads, headDim, capacity } = heads;
+    const pos = heads.position[0];
     const width = values.length / (nKvHeads * capacity);
     const lane = pos % lanes;
     for (let h = 0; h < nKvHeads; h++) {
@@ -123,11 +136,12 @@ export const typescriptKernel: Kernel = {
   quantize,
   swiglu,
 
-  softmax(scores, heads, count) {
-    for (let start = 0; start < scores.length; start += heads.capacity) softmax(scores, start, start + count);
+  softmax(scores, { capacity, position }) {
+    for (let start = 0; start < scores.length; start += capacity) softmax(scores, start, start + position[0] + 1);
   },
 
-  score(scores, queries, keys, { nHeads, nKvHeads, headDim, capacity }, count) {
+  score(scores, queries, keys, { nHeads, nKvHeads, headDim, capacity, position }) {
+    const count = position[0] + 1;
     const root = fround(sqrt(headDim));
     const sharing = nHeads / nKvHeads;
     for (let h = 0; h < nHeads; h++) {
@@ -137,7 +151,8 @@ export const typescriptKernel: Kernel = {
     }
   },
 
-  mix(out, weights, values, { nHeads, nKvHeads, headDim, capacity }, count) {
+  mix(out, weights, values, { nHeads, nKvHeads, headDim, capacity, position }) {
+    const count = position[0] + 1;
     const width = Math.ceil(headDim / 4) * 4;
     const sharing = nHeads / nKvHeads;
     out.fill(0);

@@ -30,6 +30,7 @@ export class Llama {
   readonly #frequencies: Float32Array; // (headDim / 2)
   readonly #cosines: Float32Array; // (capacity, headDim / 2)
   readonly #sines: Float32Array;
+  readonly #pass: () => void; // logits of the token whose embedding is x
 
   /** capacity: positions the caches hold, at most seqLen. trace: where to record what is computed. */
   constructor(model: Model, kernel: Kernel, capacity: number, trace?: Trace) {
@@ -54,7 +55,7 @@ export class Llama {
     this.#logits = kernel.floats(c.vocabSize);
     this.#narrow = quantized(c.dim);
     this.#wide = quantized(c.hiddenDim);
-    const heads = { ...c, capacity: inWhole(kernel.lanes, capacity) };
+    const heads = { ...c, capacity: inWhole(kernel.lanes, capacity), position: new Int32Array(1) };
     this.#heads = heads;
     this.#scores = kernel.floats(c.nHeads * heads.capacity);
     this.#keys = model.layers.map(() => kernel.floats(heads.capacity * c.kvDim));
@@ -65,20 +66,29 @@ export class Llama {
     this.#cosines = kernel.floats(capacity * half);
     this.#sines = kernel.floats(capacity * half);
     for (let pos = 0; pos < capacity; pos++) this.#setAngles(pos);
+    const pass = (): void => this.#runLayers();
+    // Tracing, and the exponentials of int8, are no kernel's.
+    this.#pass = trace === undefined && c.group === 0 ? kernel.repeatable(pass) : pass;
   }
 
   /** Logits for what follows token, which stands at pos; valid until the next call. Positions come in order, from 0. */
   forward(token: number, pos: number): Float32Array {
-    const { layers, tokEmbedding, finalNorm, lmHead } = this.#model;
+    copyRow(this.#x, this.#model.tokEmbedding, token, this.config.group);
+    this.#trace?.record("token", -1, pos, Float32Array.of(token));
+    this.#trace?.record("embedding", -1, pos, this.#x);
+    this.#heads.position[0] = pos;
+    this.#pass();
+    return this.#logits;
+  }
+
+  /** From the embedding in x to logits, at the position that heads has. */
+  #runLayers(): void {
+    const { layers, finalNorm, lmHead } = this.#model;
     const { group } = this.config;
+    const heads = this.#heads;
     const kernel = this.#kernel;
     const trace = this.#trace;
-    const half = this.#frequencies.length;
-    const cosines = this.#cosines.subarray(pos * half, (pos + 1) * half);
-    const sines = this.#sines.subarray(pos * half, (pos + 1) * half);
-    copyRow(this.#x, tokEmbedding, token, group);
-    trace?.record("token", -1, pos, Float32Array.of(token));
-    trace?.record("embedding", -1, pos, this.#x);
+    const pos = heads.position[0];
 
     for (let l = 0; l < layers.length; l++) {
       const layer = layers[l];
@@ -88,12 +98,12 @@ export class Llama {
       trace?.record("q_raw", l, pos, this.#q);
       trace?.record("k_raw", l, pos, this.#k);
       trace?.record("v", l, pos, this.#v);
-      kernel.rotate(this.#q, cosines, sines);
-      kernel.rotate(this.#k, cosines, sines);
+      kernel.rotate(this.#q, this.#cosines, this.#sines, heads);
+      kernel.rotate(this.#k, this.#cosines, this.#sines, heads);
       trace?.record("q", l, pos, this.#q);
       trace?.record("k", l, pos, this.#k);
-      kernel.remember(this.#keys[l], this.#values[l], this.#k, this.#v, this.#heads, pos);
-      this.#attend(l, pos);
+      kernel.remember(this.#keys[l], this.#values[l], this.#k, this.#v, heads);
+      this.#attend(l);
       trace?.record("attn_mix", l, pos, this.#normed);
       this.#multiply(this.#normed, [layer.wo, this.#delta]);
       trace?.record("attn_out", l, pos, this.#delta);
@@ -118,7 +128,6 @@ export class Llama {
     trace?.record("final_norm", -1, pos, this.#normed);
     this.#multiply(this.#normed, [lmHead, this.#logits]);
     trace?.record("logits", -1, pos, this.#logits);
-    return this.#logits;
   }
 
   #setAngles(pos: number): void {
@@ -141,16 +150,16 @@ export class Llama {
     }
   }
 
-  /** normed becomes the heads' outputs side by side. Positions 0..pos of the layer's caches are filled. */
-  #attend(layer: number, pos: number): void {
+  /** normed becomes the heads' outputs side by side. The layer's caches are filled up to the token's position. */
+  #attend(layer: number): void {
     const heads = this.#heads;
     const scores = this.#scores;
-    const count = pos + 1;
-    this.#kernel.score(scores, this.#q, this.#keys[layer], heads, count);
-    if (this.#trace) this.#trace.record("scores", layer, pos, filled(scores, heads, count));
-    if (this.config.group === 0) this.#kernel.softmax(scores, heads, count);
-    else for (let start = 0; start < scores.length; start += heads.capacity) softmax(scores, start, start + count);
-    this.#kernel.mix(this.#normed, scores, this.#values[layer], heads, count);
+    const pos = heads.position[0];
+    this.#kernel.score(scores, this.#q, this.#keys[layer], heads);
+    if (this.#trace) this.#trace.record("scores", layer, pos, filled(scores, heads));
+    if (this.config.group === 0) this.#kernel.softmax(scores, heads);
+    else for (let start = 0; start < scores.length; start += heads.capacity) softmax(scores, start, start + pos + 1);
+    this.#kernel.mix(this.#normed, scores, this.#values[layer], heads);
   }
 }
 
@@ -159,8 +168,9 @@ export function inWhole(unit: number, count: number): number {
   return Math.ceil(count / unit) * unit;
 }
 
-/** The first count scores of every head. */
-function filled(scores: Float32Array, { nHeads, capacity }: Heads, count: number): Float32Array {
+/** The scores of every head for all positions so far. */
+function filled(scores: Float32Array, { nHeads, capacity, position }: Heads): Float32Array {
+  const count = position[0] + 1;
   const found = new Float32Array(nHeads * count);
   for (let h = 0; h < nHeads; h++) found.set(scores.subarray(h * capacity, h * capacity + count), h * count);
   return found;

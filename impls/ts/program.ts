@@ -6,7 +6,7 @@ import type { Kernel } from "./kernel.ts";
 import { answerLines } from "./lines.ts";
 import { Llama } from "./model.ts";
 import { Random, Sampler } from "./sampler.ts";
-import { isBusy, pause, print } from "./streams.ts";
+import { isBusy, pause, print, printSoon } from "./streams.ts";
 import { BOS, EOS, Tokenizer, untilNul } from "./tokenizer.ts";
 import { Trace } from "./trace.ts";
 
@@ -159,7 +159,7 @@ function generate({ llama, tokenizer, sampler, steps }: Session, prompt: string)
     pos++;
     const next = pos < forced.length ? forced[pos] : sampler.sample(logits);
     if (next === BOS) break;
-    print(tokenizer.printed(token, next));
+    printSoon(tokenizer.printed(token, next));
     token = next;
     if (pos === 1) startMs = performance.now();
   }
@@ -206,7 +206,7 @@ function chat({ llama, tokenizer, sampler, steps }: Session, prompt: string | un
     if (token === EOS) usersTurn = true;
     next = sampler.sample(llama.forward(token, pos));
     if (next === EOS) print("\n");
-    else if (fed === turn.length) print(tokenizer.printed(token, next));
+    else if (fed === turn.length) printSoon(tokenizer.printed(token, next));
   }
   print("\n");
 }

@@ -1,8 +1,12 @@
-/** Standard output at once, and patience with pipes. */
+/** Standard output, and patience with pipes. */
 import { writeSync } from "node:fs";
 import { Failure } from "./failure.ts";
 
+/** How long text may wait, in milliseconds: a frame of a screen. Of a small model, a write for each token would take 2 %. */
+const FRAME = 16;
 const never = new Int32Array(new SharedArrayBuffer(4));
+let waiting = ""; // said, and not written yet
+let written = -Infinity; // when something was, last
 
 /** Whether a pipe that another process made non-blocking is full or empty for now. */
 export function isBusy(error: unknown): boolean {
@@ -14,9 +18,11 @@ export function pause(): void {
   Atomics.wait(never, 0, 0, 1);
 }
 
-/** Write a string of bytes at once. */
+/** Write a string of bytes at once, after what waits. */
 export function print(text: string): void {
-  for (let left = text; left !== ""; ) {
+  let left = waiting + text;
+  waiting = "";
+  while (left !== "") {
     try {
       left = left.slice(writeSync(1, left, null, "latin1"));
     } catch (error) {
@@ -24,4 +30,13 @@ export function print(text: string): void {
       pause();
     }
   }
+}
+
+/** Write it now if nothing was written for a frame, and else with what follows; the last must be followed by a print. */
+export function printSoon(text: string): void {
+  waiting += text;
+  const now = performance.now();
+  if (now - written < FRAME) return;
+  written = now;
+  print("");
 }

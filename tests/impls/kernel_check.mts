@@ -17,7 +17,7 @@ async function makeKernel(name: string, file: string): Promise<Kernel> {
 const { fround } = Math;
 const [name, file] = process.argv.slice(2);
 const kernel = await makeKernel(name, file);
-kernel.reserve(1 << 27, 2000);
+kernel.reserve(1 << 26, 1 << 26, 2000);
 
 let state = 12345;
 /** Uniform in [-1, 1). */
@@ -116,7 +116,7 @@ for (const headDim of [2, 6, 8, 14, 16, 24, 48, 64, 66, 128]) {
     const [nHeads, nKvHeads] = headDim > 64 ? [2, 1] : count % 2 ? [4, 2] : [3, 3];
     const capacity = Math.ceil(count / lanes) * lanes;
     const width = Math.ceil(headDim / lanes) * lanes;
-    const heads = { nHeads, nKvHeads, headDim, capacity };
+    const heads = { nHeads, nKvHeads, headDim, capacity, position: Int32Array.of(count - 1) };
     const queries = kernel.floats(nHeads * headDim).map(random);
     const given = { queries: kernel.floats(queries.length), keys: kernel.floats(nKvHeads * capacity * headDim) };
     given.queries.set(queries);
@@ -129,7 +129,7 @@ for (const headDim of [2, 6, 8, 14, 16, 24, 48, 64, 66, 128]) {
     const kvOf = (h: number): number => Math.floor((h * nKvHeads) / nHeads);
     const what = `head of ${headDim}, ${count} positions`;
 
-    kernel.score(scores, given.queries, given.keys, heads, count);
+    kernel.score(scores, given.queries, given.keys, heads);
     const expected = new Float32Array(nHeads * count);
     for (let h = 0; h < nHeads; h++) {
       for (let t = 0; t < count; t++) {
@@ -142,7 +142,7 @@ for (const headDim of [2, 6, 8, 14, 16, 24, 48, 64, 66, 128]) {
       }
     }
 
-    kernel.softmax(scores, heads, count);
+    kernel.softmax(scores, heads);
     for (let h = 0; h < nHeads; h++) {
       const row = Array.from(expected.subarray(h * count, (h + 1) * count));
       const powers = row.map((value) => Math.exp(fround(value - Math.max(...row))));
@@ -155,7 +155,7 @@ for (const headDim of [2, 6, 8, 14, 16, 24, 48, 64, 66, 128]) {
     }
 
     const out = floats(2, nHeads * headDim, 1);
-    kernel.mix(out, scores, values, heads, count);
+    kernel.mix(out, scores, values, heads);
     for (let h = 0; h < nHeads; h++) {
       for (let i = 0; i < headDim; i++) {
         let sum = 0;
@@ -225,13 +225,14 @@ for (let length = 1; length <= 130; length++) {
   checks++;
 }
 for (const pairs of [1, 2, 3, 4, 7, 8, 12, 24, 32, 33]) {
-  for (let heads = 1; heads <= 5; heads++) {
-    const x = floats(0, 2 * pairs * heads, 1);
-    const [cosines, sines] = [floats(1, pairs, 0), floats(2, pairs, 3)];
+  for (let nHeads = 1; nHeads <= 5; nHeads++) {
+    const heads = { nHeads, nKvHeads: nHeads, headDim: 2 * pairs, capacity: lanes, position: Int32Array.of(nHeads % 3) };
+    const x = floats(0, 2 * pairs * nHeads, 1);
+    const [cosines, sines] = [floats(1, 3 * pairs, 0), floats(2, 3 * pairs, 3)];
     const expected = x.slice();
-    kernel.rotate(x, cosines, sines);
-    rotate(expected, cosines, sines);
-    same(`${heads} heads of ${pairs} pairs`, x, expected);
+    kernel.rotate(x, cosines, sines, heads);
+    rotate(expected, cosines, sines, heads);
+    same(`${nHeads} heads of ${pairs} pairs`, x, expected);
     if (!Number.isNaN(floatPools[0][0]) || !Number.isNaN(floatPools[0][x.length + 1])) fail("beside x", "a number", "NaN");
     checks++;
   }
@@ -243,8 +244,8 @@ for (const headDim of [2, 6, 16, 48, 66]) {
   for (const nKvHeads of [1, 3]) {
     const capacity = 3 * lanes;
     const width = Math.ceil(headDim / lanes) * lanes;
-    const heads = { nHeads: 2 * nKvHeads, nKvHeads, headDim, capacity };
     for (const pos of new Set([0, 1, lanes - 1, lanes, 2 * lanes, capacity - 1])) {
+      const heads = { nHeads: 2 * nKvHeads, nKvHeads, headDim, capacity, position: Int32Array.of(pos) };
       const keys = kernel.floats(nKvHeads * capacity * headDim).fill(9);
       const values = kernel.floats(nKvHeads * capacity * width).fill(9);
       const [wantedKeys, wantedValues] = [keys.slice(), values.slice()];
@@ -256,11 +257,40 @@ for (const headDim of [2, 6, 16, 48, 66]) {
           wantedValues[(h * capacity + pos) * width + i] = value[h * headDim + i];
         }
       }
-      kernel.remember(keys, values, key, value, heads, pos);
+      kernel.remember(keys, values, key, value, heads);
       same(`keys of ${nKvHeads} heads of ${headDim} at ${pos}`, keys, wantedKeys);
       same(`values of ${nKvHeads} heads of ${headDim} at ${pos}`, values, wantedValues);
       checks++;
     }
+  }
+}
+
+// ---- A pass, which is what it calls, with what the arrays hold by then
+
+{
+  const [x, weight, out] = [floats(0, 7, 1), floats(1, 21, 2), floats(2, 3, 1)];
+  const heads = { nHeads: 1, nKvHeads: 1, headDim: 2, capacity: lanes, position: new Int32Array(1) };
+  const [turned, cosines, sines] = [floats(3, 2, 1), floats(4, 8, 0).subarray(0, 4), floats(4, 8, 0).subarray(4, 8)];
+  const [summed, product] = [kernel.floats(7), kernel.floats(3)];
+  const pass = kernel.repeatable(() => {
+    kernel.add(x, weight.subarray(0, 7));
+    kernel.matmul(out, weight, x);
+    kernel.rotate(turned, cosines, sines, heads);
+  });
+  for (let repetition = 0; repetition < 4; repetition++) {
+    heads.position[0] = repetition % 2;
+    for (let i = 0; i < x.length; i++) x[i] = random();
+    const [sum, rotated] = [x.slice(), turned.slice()];
+    add(sum, weight.subarray(0, 7));
+    summed.set(sum);
+    kernel.matmul(product, weight, summed);
+    rotate(rotated, cosines, sines, heads);
+    out.fill(0);
+    pass();
+    same("sum of a pass", x, sum);
+    same("product of a pass", out, product);
+    same("rotation of a pass", turned, rotated);
+    checks++;
   }
 }
 console.log(`ok ${checks}`);

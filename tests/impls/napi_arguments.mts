@@ -3,11 +3,11 @@ import { loadAddon } from "../../impls/napi/kernel.ts";
 
 const addon = loadAddon(process.argv[2]) as Record<string, any>;
 const { matmul, matmulQ8, quantize, score, softmax, mix, swiglu, rmsnorm, rotate, add, remember, argmax } = addon;
-const { enlargePages, lanes } = addon;
+const { record, enlargePages, lanes } = addon;
 const f32 = (length: number): Float32Array => new Float32Array(length);
 const i8 = (length: number): Int8Array => new Int8Array(length);
 
-function detached<T extends Float32Array | Int8Array>(array: T): T {
+function detached<T extends Float32Array | Int8Array | Int32Array>(array: T): T {
   structuredClone(array.buffer, { transfer: [array.buffer as ArrayBuffer] });
   return array;
 }
@@ -17,9 +17,11 @@ const good: unknown[] = [f32(2), i8(16), f32(4), i8(8), f32(2), 4];
 // Two query heads of 6 elements share a key/value head that has room for two blocks of positions.
 const room = 2 * lanes;
 const width = Math.ceil(6 / lanes) * lanes;
-const goodScore: unknown[] = [f32(2 * room), f32(12), f32(6 * room), 1, 6, room];
-const goodMix: unknown[] = [f32(12), f32(2 * room), f32(width * room), 1, 6, room];
-const goodRemember: unknown[] = [f32(6 * room), f32(width * room), f32(6), f32(6), 1, 6, room - 1];
+const at = (position: number): Int32Array => Int32Array.of(position);
+const goodScore: unknown[] = [f32(2 * room), f32(12), f32(6 * room), 1, 6, at(room - 1)];
+const goodMix: unknown[] = [f32(12), f32(2 * room), f32(width * room), 1, 6, at(room - 1)];
+const goodRemember: unknown[] = [f32(6 * room), f32(width * room), f32(6), f32(6), 1, 6, at(room - 1)];
+const goodRotate: unknown[] = [f32(8), f32(6), f32(6), 4, at(2)];
 const wide = f32(64 * room);
 const changed = (index: number, value: unknown): unknown[] => good.with(index, value);
 
@@ -87,9 +89,23 @@ const wrong: [string, (...args: unknown[]) => unknown, unknown[]][] = [
   ["TypeError: the buffer of keys is detached", score, goodScore.with(2, detached(f32(6 * room)))],
   ["TypeError: nKvHeads must be a number", score, goodScore.with(3, "1")],
   ["TypeError: headDim must be a number", score, goodScore.with(4, undefined)],
-  ["TypeError: count must be a number", score, goodScore.with(5, {})],
+  ...[{}, 3, f32(1), new Uint32Array(1)].map((bad): [string, typeof score, unknown[]] => [
+    "TypeError: position must be an Int32Array",
+    score,
+    goodScore.with(5, bad),
+  ]),
+  ["TypeError: the buffer of position is detached", score, goodScore.with(5, detached(at(0)))],
+  ["RangeError: position must have one item", score, goodScore.with(5, new Int32Array(0))],
+  ["RangeError: position must have one item", score, goodScore.with(5, new Int32Array(2))],
+  ...[-1, -(2 ** 31), room, 2 ** 31 - 1].flatMap((bad): [string, typeof score, unknown[]][] => [
+    ["RangeError: position is beyond what there is room for", score, goodScore.with(5, at(bad))],
+    ["RangeError: position is beyond what there is room for", softmax, [f32(2 * room), 2, at(bad)]],
+    ["RangeError: position is beyond what there is room for", mix, goodMix.with(5, at(bad))],
+    ["RangeError: position is beyond what there is room for", remember, goodRemember.with(6, at(bad))],
+    ["RangeError: position is beyond what there is room for", rotate, goodRotate.with(4, at(bad < 0 ? bad : 3))],
+  ]),
   ...[0, -1, 1.5, NaN, Infinity, 2 ** 31, 2 ** 64].flatMap((bad): [string, typeof score, unknown[]][] =>
-    ["nKvHeads", "headDim", "count"].map((name, i) => [
+    ["nKvHeads", "headDim"].map((name, i) => [
       `RangeError: ${name} must be a whole number from 1 to 1073741823`,
       score,
       goodScore.with(3 + i, bad),
@@ -106,8 +122,7 @@ const wrong: [string, (...args: unknown[]) => unknown, unknown[]][] = [
     score,
     goodScore.with(2, f32(6 * room + 6)),
   ],
-  ["RangeError: count is more than the cache holds", score, goodScore.with(2, f32(0))],
-  ["RangeError: count is more than the cache holds", score, goodScore.with(5, room + 1)],
+  ["RangeError: position is beyond what there is room for", score, goodScore.with(0, f32(0)).with(2, f32(0)).with(5, at(0))],
   ["RangeError: scores.length is not heads times positions", score, goodScore.with(0, f32(2 * room - 1))],
   ["RangeError: scores.length is not heads times positions", score, goodScore.with(0, f32(room))],
   [
@@ -118,13 +133,12 @@ const wrong: [string, (...args: unknown[]) => unknown, unknown[]][] = [
   ["RangeError: scores overlaps an input", score, goodScore.with(0, wide.subarray(0, 2 * room)).with(1, wide.subarray(0, 12))],
 
   ["TypeError: expected 3 arguments, got 2", softmax, [f32(4), 2]],
-  ["TypeError: scores must be a Float32Array", softmax, [i8(4), 2, 2]],
-  ["TypeError: the buffer of scores is detached", softmax, [detached(f32(4)), 2, 2]],
-  ["RangeError: nHeads must be a whole number from 1 to 1073741823", softmax, [f32(4), 0, 2]],
-  ["RangeError: count must be a whole number from 1 to 1073741823", softmax, [f32(4), 2, 0]],
-  ["RangeError: scores.length is no multiple of nHeads", softmax, [f32(4), 3, 1]],
-  ["RangeError: count is more than a head's scores", softmax, [f32(4), 2, 3]],
-  ["RangeError: count is more than a head's scores", softmax, [f32(0), 2, 1]],
+  ["TypeError: scores must be a Float32Array", softmax, [i8(4), 2, at(1)]],
+  ["TypeError: the buffer of scores is detached", softmax, [detached(f32(4)), 2, at(1)]],
+  ["RangeError: nHeads must be a whole number from 1 to 1073741823", softmax, [f32(4), 0, at(1)]],
+  ["TypeError: position must be an Int32Array", softmax, [f32(4), 2, 2]],
+  ["RangeError: scores.length is no multiple of nHeads", softmax, [f32(4), 3, at(0)]],
+  ["RangeError: position is beyond what there is room for", softmax, [f32(0), 2, at(0)]],
 
   ["TypeError: expected 6 arguments, got 7", mix, [...goodMix, 1]],
   ["TypeError: out must be a Float32Array", mix, goodMix.with(0, i8(12))],
@@ -132,7 +146,6 @@ const wrong: [string, (...args: unknown[]) => unknown, unknown[]][] = [
   ["TypeError: values must be a Float32Array", mix, goodMix.with(2, i8(width * room))],
   ["RangeError: heads are not nKvHeads times so many of headDim", mix, goodMix.with(0, f32(11))],
   ["RangeError: the cache has no whole number of blocks", mix, goodMix.with(2, f32(width * room + 1))],
-  ["RangeError: count is more than the cache holds", mix, goodMix.with(5, room + 1)],
   ["RangeError: scores.length is not heads times positions", mix, goodMix.with(1, f32(room))],
   ["RangeError: out overlaps an input", mix, goodMix.with(0, wide.subarray(0, 12)).with(1, wide.subarray(0, 2 * room))],
   ["RangeError: out overlaps an input", mix, goodMix.with(0, wide.subarray(0, 12)).with(2, wide.subarray(1, width * room + 1))],
@@ -154,14 +167,18 @@ const wrong: [string, (...args: unknown[]) => unknown, unknown[]][] = [
   ["RangeError: out overlaps an input", rmsnorm, [shared.subarray(0, 4), shared.subarray(0, 4), f32(4), true]],
   ["RangeError: out overlaps an input", rmsnorm, [shared.subarray(0, 4), f32(4), shared.subarray(3, 7), true]],
 
-  ["TypeError: expected 3 arguments, got 2", rotate, [f32(4), f32(2)]],
-  ["TypeError: cosines must be a Float32Array", rotate, [f32(4), [1, 1], f32(2)]],
-  ["TypeError: the buffer of sines is detached", rotate, [f32(4), f32(2), detached(f32(2))]],
-  ["RangeError: sines.length is not cosines.length", rotate, [f32(4), f32(2), f32(1)]],
-  ["RangeError: x.length is no multiple of 2 * cosines.length", rotate, [f32(6), f32(2), f32(2)]],
-  ["RangeError: x.length is no multiple of 2 * cosines.length", rotate, [f32(4), f32(0), f32(0)]],
-  ["RangeError: x overlaps an input", rotate, [shared.subarray(0, 4), shared.subarray(3, 5), f32(2)]],
-  ["RangeError: x overlaps an input", rotate, [shared.subarray(0, 4), f32(2), shared.subarray(2, 4)]],
+  ["TypeError: expected 5 arguments, got 3", rotate, [f32(4), f32(2), f32(2)]],
+  ["TypeError: cosines must be a Float32Array", rotate, goodRotate.with(1, [1, 1])],
+  ["TypeError: the buffer of sines is detached", rotate, goodRotate.with(2, detached(f32(6)))],
+  ["RangeError: headDim must be a whole number from 1 to 1073741823", rotate, goodRotate.with(3, 0)],
+  ["RangeError: sines.length is not cosines.length", rotate, goodRotate.with(2, f32(5))],
+  ["RangeError: cosines.length is no multiple of headDim / 2", rotate, goodRotate.with(1, f32(5)).with(2, f32(5))],
+  ["RangeError: x is not so many heads of headDim, which is even", rotate, goodRotate.with(0, f32(6))],
+  ["RangeError: x is not so many heads of headDim, which is even", rotate, goodRotate.with(3, 1)],
+  ["RangeError: x is not so many heads of headDim, which is even", rotate, goodRotate.with(0, f32(9)).with(3, 3)],
+  ["RangeError: position is beyond what there is room for", rotate, [f32(4), f32(0), f32(0), 4, at(0)]],
+  ["RangeError: x overlaps an input", rotate, goodRotate.with(0, shared.subarray(0, 8)).with(1, shared.subarray(7, 13))],
+  ["RangeError: x overlaps an input", rotate, goodRotate.with(0, shared.subarray(0, 8)).with(2, shared.subarray(4, 10))],
 
   ["TypeError: expected 2 arguments, got 3", add, [f32(4), f32(4), f32(4)]],
   ["TypeError: delta must be a Float32Array", add, [f32(4), new Float64Array(4)]],
@@ -175,18 +192,16 @@ const wrong: [string, (...args: unknown[]) => unknown, unknown[]][] = [
   ["TypeError: values must be a Float32Array", remember, goodRemember.with(1, null)],
   ["TypeError: key must be a Float32Array", remember, goodRemember.with(2, [1, 2, 3, 4, 5, 6])],
   ["TypeError: the buffer of value is detached", remember, goodRemember.with(3, detached(f32(6)))],
-  ["TypeError: pos must be a number", remember, goodRemember.with(6, "0")],
-  ...[-1, 0.5, NaN, Infinity, 2 ** 31].map((bad): [string, typeof remember, unknown[]] => [
-    "RangeError: pos must be a whole number from 0 to 1073741822",
-    remember,
-    goodRemember.with(6, bad),
-  ]),
+  ["TypeError: position must be an Int32Array", remember, goodRemember.with(6, 0)],
   ["RangeError: headDim must be a whole number from 1 to 1073741823", remember, goodRemember.with(5, 0)],
   ["RangeError: the cache has no whole number of blocks", remember, goodRemember.with(0, f32(6 * room + 1))],
   ["RangeError: the cache has no whole number of blocks", remember, goodRemember.with(1, f32(width * room + 1))],
   ["RangeError: keys and values have room for different numbers of positions", remember, goodRemember.with(0, f32(3 * room))],
-  ["RangeError: pos is beyond what the caches hold", remember, goodRemember.with(6, room)],
-  ["RangeError: pos is beyond what the caches hold", remember, goodRemember.with(0, f32(0)).with(1, f32(0)).with(6, 0)],
+  [
+    "RangeError: position is beyond what there is room for",
+    remember,
+    goodRemember.with(0, f32(0)).with(1, f32(0)).with(6, at(0)),
+  ],
   ["RangeError: key and value are not nKvHeads times headDim long", remember, goodRemember.with(2, f32(5))],
   ["RangeError: key and value are not nKvHeads times headDim long", remember, goodRemember.with(3, f32(12))],
   [
@@ -202,9 +217,14 @@ const wrong: [string, (...args: unknown[]) => unknown, unknown[]][] = [
   ["TypeError: the buffer of x is detached", argmax, [detached(f32(4))]],
   ["RangeError: x is empty", argmax, [f32(0)]],
 
-  ["TypeError: expected 1 arguments, got 0", enlargePages, []],
-  ["TypeError: buffer must be an ArrayBuffer", enlargePages, [64]],
-  ["TypeError: buffer must be an ArrayBuffer", enlargePages, [f32(64)]],
+  ["TypeError: expected 1 arguments, got 0", record, []],
+  ["TypeError: pass must be a function", record, [f32(64)]],
+
+  ["TypeError: expected 2 arguments, got 1", enlargePages, [new ArrayBuffer(1 << 22)]],
+  ["TypeError: buffer must be an ArrayBuffer", enlargePages, [64, 1]],
+  ["TypeError: buffer must be an ArrayBuffer", enlargePages, [f32(64), 1]],
+  ["TypeError: bytes must be a number", enlargePages, [new ArrayBuffer(1 << 22), "1"]],
+  ["RangeError: bytes must be a whole number from 1 to 0", enlargePages, [detached(f32(64)).buffer, 1]],
   ["RangeError: gate overlaps up", swiglu, [shared.subarray(0, 4), shared.subarray(3, 7)]],
 ];
 
@@ -232,10 +252,10 @@ score(...goodScore);
 mix(...goodMix);
 swiglu(f32(0), f32(0));
 
-enlargePages(detached(f32(64)).buffer);
-for (const bytes of [0, 1, 63, 64, 1 << 21, (1 << 22) + 1, 1 << 24]) {
-  const buffer = new ArrayBuffer(bytes);
-  const offset = enlargePages(buffer);
-  if (!(offset >= 0 && offset < 64) || new Uint8Array(buffer).some((byte) => byte !== 0)) throw new Error(`${bytes} bytes`);
+const page = 1 << 21;
+for (const bytes of [1, 64, page - 1, page, page + 1, 4 * page]) {
+  const buffer = new ArrayBuffer(page + bytes);
+  const offset = enlargePages(buffer, bytes);
+  if (!(offset >= 0 && offset < page) || new Uint8Array(buffer).some((byte) => byte !== 0)) throw new Error(`${bytes} bytes`);
 }
 console.log(`ok ${wrong.length}`);

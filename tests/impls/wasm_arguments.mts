@@ -2,13 +2,14 @@
 import { loadKernel } from "../../impls/ts-wasm/kernel.ts";
 
 const kernel = loadKernel(process.argv[2]);
-kernel.reserve(1 << 16, 64);
+kernel.reserve(1 << 15, 1 << 15, 64);
 const out = kernel.floats(2);
 const weights = { codes: kernel.codes(16), scales: kernel.floats(4) };
 const x = { codes: kernel.codes(8), scales: kernel.floats(2) };
 const other = new Float32Array(2);
 // Two query heads of 6 elements share a key/value head that has room for 8 positions.
-const heads = { nHeads: 2, nKvHeads: 1, headDim: 6, capacity: 8 };
+const heads = { nHeads: 2, nKvHeads: 1, headDim: 6, capacity: 8, position: Int32Array.of(7) };
+const at = (position: number) => ({ ...heads, position: Int32Array.of(position) });
 const [scores, queries, keys, values] = [16, 12, 48, 64].map((length) => kernel.floats(length));
 
 const wrong: [string, () => void][] = [
@@ -32,27 +33,27 @@ const wrong: [string, () => void][] = [
   ["TypeError: the array lies outside the module's memory", () => kernel.quantize(x, new Float32Array(8), 4)],
   ...[0, -1, 1.5, NaN, 2 ** 40].flatMap((bad): [string, () => void][] =>
     (["nHeads", "nKvHeads", "headDim", "capacity"] as const).flatMap((name) => [
-      ["RangeError", () => kernel.score(scores, queries, keys, { ...heads, [name]: bad }, 8)],
-      ["RangeError", () => kernel.mix(queries, scores, values, { ...heads, [name]: bad }, 8)],
+      ["RangeError", () => kernel.score(scores, queries, keys, { ...heads, [name]: bad })],
+      ["RangeError", () => kernel.mix(queries, scores, values, { ...heads, [name]: bad })],
     ]),
   ),
-  ["RangeError: heads must be whole", () => kernel.score(scores, queries, keys, { ...heads, capacity: 7 }, 7)],
-  ["RangeError: heads must be whole", () => kernel.score(scores, queries, keys, { ...heads, nKvHeads: 4 }, 8)],
-  ["RangeError: heads must be whole", () => kernel.softmax(scores, heads, 0)],
-  ["RangeError: count is more than the cache holds", () => kernel.score(scores, queries, keys, heads, 9)],
-  ["RangeError: count is more than the cache holds", () => kernel.softmax(scores, heads, 9)],
-  ["RangeError: scores.length is not nHeads * capacity", () => kernel.softmax(keys, heads, 8)],
-  ["RangeError: queries.length is not nHeads * headDim", () => kernel.score(scores, scores, keys, heads, 8)],
-  ["RangeError: keys.length is not that of the heads", () => kernel.score(scores, queries, values, heads, 8)],
-  ["TypeError: the array lies outside the module's memory", () => kernel.score(scores, new Float32Array(12), keys, heads, 8)],
-  ["RangeError: out.length is not nHeads * headDim", () => kernel.mix(scores, scores, values, heads, 8)],
-  ["RangeError: values.length is not that of the heads", () => kernel.mix(queries, scores, keys, heads, 8)],
-  ["TypeError: the array lies outside the module's memory", () => kernel.mix(new Float32Array(12), scores, values, heads, 8)],
+  ["RangeError: heads must be whole", () => kernel.score(scores, queries, keys, { ...heads, capacity: 7 })],
+  ["RangeError: heads must be whole", () => kernel.score(scores, queries, keys, { ...heads, nKvHeads: 4 })],
+  ["RangeError: heads must be whole", () => kernel.softmax(scores, at(-1))],
+  ["RangeError: count is more than the cache holds", () => kernel.score(scores, queries, keys, at(8))],
+  ["RangeError: count is more than the cache holds", () => kernel.softmax(scores, at(8))],
+  ["RangeError: scores.length is not nHeads * capacity", () => kernel.softmax(keys, heads)],
+  ["RangeError: queries.length is not nHeads * headDim", () => kernel.score(scores, scores, keys, heads)],
+  ["RangeError: keys.length is not that of the heads", () => kernel.score(scores, queries, values, heads)],
+  ["TypeError: the array lies outside the module's memory", () => kernel.score(scores, new Float32Array(12), keys, heads)],
+  ["RangeError: out.length is not nHeads * headDim", () => kernel.mix(scores, scores, values, heads)],
+  ["RangeError: values.length is not that of the heads", () => kernel.mix(queries, scores, keys, heads)],
+  ["TypeError: the array lies outside the module's memory", () => kernel.mix(new Float32Array(12), scores, values, heads)],
   ["RangeError: up.length is not gate.length", () => kernel.swiglu(queries, scores)],
   ["TypeError: the array lies outside the module's memory", () => kernel.swiglu(other, out)],
   ["Error: more memory than reserved", () => kernel.floats(2 ** 30)],
-  ["Error: the memory is reserved already", () => kernel.reserve(1, 1)],
-  ["Error: the model needs 8590065664 bytes", () => loadKernel(process.argv[2]).reserve(2 ** 33, 0)],
+  ["Error: the memory is reserved already", () => kernel.reserve(1, 1, 1)],
+  ["Error: the model needs 8590065664 bytes", () => loadKernel(process.argv[2]).reserve(2 ** 32, 2 ** 32, 0)],
 ];
 
 for (const [expected, call] of wrong) {
