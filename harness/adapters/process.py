@@ -282,7 +282,7 @@ class _Run:
         open_streams = {out: self._take_stdout, err: self._take_stderr}
         paused: dict[int, float] = {}  # stream -> when to look at it again
         deadline = self.start + self.limits.time_s
-        sample_at = self.start + SAMPLE_MIN_S
+        sample_at = self.start + self._safe_s(0)
         grace_until: float | None = None
         give_up = float("inf")
         while True:
@@ -386,7 +386,12 @@ class _Run:
         used = sum(map(held_bytes, below(spawner.process.pid)))
         if used > limit:
             self.fail(MemoryLimit, f"held {used:,} bytes of memory, the limit is {limit:,}", limit=limit)
-        return min(max((limit - used) / FILL_BYTES_PER_S, SAMPLE_MIN_S), SAMPLE_MAX_S)
+        return self._safe_s(used)
+
+    def _safe_s(self, used: int) -> float:
+        """For how many seconds one may look away from memory of which so many bytes are used."""
+        free = self.limits.memory_bytes - used
+        return min(max(free / FILL_BYTES_PER_S, SAMPLE_MIN_S), SAMPLE_MAX_S)
 
     def fail(self, kind: type[ImplementationError], what: str, *, limit: float | None = None) -> None:
         if self.failure is None:

@@ -8,7 +8,8 @@
  *     mix(out, weights, values, nKvHeads, headDim, position)
  *     swiglu(gate, up)
  *     rmsnorm(out, x, weight, inOrder)
- *     rotate(x, cosines, sines, headDim, position)
+ *     setAngles(cosines, sines, frequencies, position)
+ *     rotate(x, cosines, sines)
  *     add(x, delta)
  *     remember(keys, values, key, value, nKvHeads, headDim, position)
  *     record(pass)                                                       function
@@ -249,35 +250,51 @@ static napi_value call_rmsnorm(napi_env env, napi_callback_info info) {
     return NULL;
 }
 
+static bool do_set_angles(const Operation *o, const Heads *heads) {
+    set_angles(o->arrays[0].data, o->arrays[1].data, o->arrays[2].data, o->arrays[0].length, heads->count - 1);
+    return true;
+}
+
+static napi_value call_set_angles(napi_env env, napi_callback_info info) {
+    napi_value values[4];
+    Array cosines, sines, frequencies, position;
+    const Heads heads = {.capacity = MAX_LENGTH};
+    if (!take_arguments(env, info, values, 4) || !take_vector(env, values[0], "cosines", &cosines) ||
+        !take_vector(env, values[1], "sines", &sines) || !take_vector(env, values[2], "frequencies", &frequencies) ||
+        !take_position(env, values[3], &position))
+        return NULL;
+    if (cosines.length != frequencies.length || sines.length != frequencies.length)
+        range_error(env, "cosines, sines and frequencies are not equally long");
+    else if (overlap(&cosines, &sines) || overlap(&cosines, &frequencies) || overlap(&sines, &frequencies))
+        range_error(env, "arrays overlap");
+    else
+        PERFORM(env, ((Operation){.act = do_set_angles, .heads = heads}), &position, &cosines, &sines, &frequencies);
+    return NULL;
+}
+
 static bool do_rotate(const Operation *o, const Heads *heads) {
-    rotate_heads(o->arrays[0].data, o->arrays[1].data, o->arrays[2].data, heads);
+    (void)heads;
+    const size_t head_dim = 2 * o->arrays[1].length;
+    rotate_heads(o->arrays[0].data, o->arrays[0].length / head_dim, o->arrays[1].data, o->arrays[2].data, head_dim);
     return true;
 }
 
 static napi_value call_rotate(napi_env env, napi_callback_info info) {
-    napi_value values[5];
-    Array x, cosines, sines, position;
-    Heads heads = {0};
-    if (!take_arguments(env, info, values, 5) || !take_vector(env, values[0], "x", &x) ||
-        !take_vector(env, values[1], "cosines", &cosines) || !take_vector(env, values[2], "sines", &sines) ||
-        !take_count(env, values[3], "headDim", MAX_LENGTH, &heads.head_dim) ||
-        !take_position(env, values[4], &position))
+    napi_value values[3];
+    Array x, cosines, sines;
+    if (!take_arguments(env, info, values, 3) || !take_vector(env, values[0], "x", &x) ||
+        !take_vector(env, values[1], "cosines", &cosines) || !take_vector(env, values[2], "sines", &sines))
         return NULL;
-    const size_t half = heads.head_dim / 2;
-    heads.n_heads = x.length / heads.head_dim;
-    heads.capacity = half == 0 ? 0 : cosines.length / half;
     if (cosines.length != sines.length)
         range_error(env, "sines.length is not cosines.length");
-    else if (heads.head_dim % 2 != 0 || x.length % heads.head_dim != 0)
-        range_error(env, "x is not so many heads of headDim, which is even");
-    else if (cosines.length % half != 0)
-        range_error(env, "cosines.length is no multiple of headDim / 2");
+    else if (cosines.length == 0 || x.length % (2 * cosines.length) != 0)
+        range_error(env, "x.length is no multiple of 2 * cosines.length");
     else if (is_too_long(&x))
         range_error(env, "a vector is too long");
     else if (overlap(&x, &cosines) || overlap(&x, &sines))
         range_error(env, "x overlaps an input");
     else
-        PERFORM(env, ((Operation){.act = do_rotate, .heads = heads}), &position, &x, &cosines, &sines);
+        PERFORM(env, (Operation){.act = do_rotate}, NULL, &x, &cosines, &sines);
     return NULL;
 }
 
@@ -378,6 +395,7 @@ NAPI_MODULE_INIT() {
         FUNCTION("mix", call_mix),
         FUNCTION("swiglu", call_swiglu),
         FUNCTION("rmsnorm", call_rmsnorm),
+        FUNCTION("setAngles", call_set_angles),
         FUNCTION("rotate", call_rotate),
         FUNCTION("add", call_add),
         FUNCTION("remember", call_remember),

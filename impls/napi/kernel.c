@@ -105,9 +105,16 @@ void norm_values(float *out, const float *x, const float *weight, size_t n, bool
     rmsnorm(out, x, weight, (int)n, sum_of_squares);
 }
 
-void rotate_heads(float *x, const float *cosines, const float *sines, const Heads *h) {
-    const size_t row = (h->count - 1) * (h->head_dim / 2);
-    rotate(x, (int)h->n_heads, cosines + row, sines + row, (int)h->head_dim);
+void set_angles(float *cosines, float *sines, const float *frequencies, size_t n, size_t position) {
+    for (size_t j = 0; j < n; j++) {
+        const float angle = (float)position * frequencies[j];
+        cosines[j] = cosf(angle);
+        sines[j] = sinf(angle);
+    }
+}
+
+void rotate_heads(float *x, size_t n_heads, const float *cosines, const float *sines, size_t head_dim) {
+    rotate(x, (int)n_heads, cosines, sines, (int)head_dim);
 }
 
 void add_values(float *x, const float *delta, size_t n) {

@@ -54,9 +54,11 @@ void swiglu_values(float *gate, const float *up, size_t n);
 /* out = weight * x / sqrt(mean of squares of x + 1e-5); in_order: the squares are summed from left to right. */
 void norm_values(float *out, const float *x, const float *weight, size_t n, bool in_order);
 
-/* Turn each adjacent pair of every head by the angle that its place within the head has at position count - 1.
- * cosines, sines   (capacity, head_dim / 2) */
-void rotate_heads(float *x, const float *cosines, const float *sines, const Heads *heads);
+/* Cosines and sines of n frequencies, each times the position, in radians. */
+void set_angles(float *cosines, float *sines, const float *frequencies, size_t n, size_t position);
+
+/* Turn each adjacent pair of every head by the angle of its place within the head. */
+void rotate_heads(float *x, size_t n_heads, const float *cosines, const float *sines, size_t head_dim);
 
 /* x += delta. */
 void add_values(float *x, const float *delta, size_t n);

@@ -6,6 +6,7 @@
  */
 import { createRequire } from "node:module";
 import { Arena } from "../ts/arena.ts";
+import { setAngles } from "../ts/arithmetic.ts";
 import { Failure } from "../ts/failure.ts";
 import { heap, type Kernel } from "../ts/kernel.ts";
 
@@ -41,7 +42,8 @@ export type Addon = {
   swiglu(gate: Float32Array, up: Float32Array): void;
   /** inOrder: sum the squares from left to right. */
   rmsnorm(out: Float32Array, x: Float32Array, weight: Float32Array, inOrder: boolean): void;
-  rotate(x: Float32Array, cosines: Float32Array, sines: Float32Array, headDim: number, position: Int32Array): void;
+  setAngles(cosines: Float32Array, sines: Float32Array, frequencies: Float32Array, position: Int32Array): void;
+  rotate(x: Float32Array, cosines: Float32Array, sines: Float32Array): void;
   add(x: Float32Array, delta: Float32Array): void;
   remember(
     keys: Float32Array,
@@ -94,6 +96,7 @@ export function loadKernel(file: string): Kernel {
     codes: (length) => memory.codes(length),
     matmul: addon.matmul,
     swiglu: addon.swiglu,
+    rotate: addon.rotate,
     add: addon.add,
     argmax: addon.argmax,
     repeatable: addon.record,
@@ -106,7 +109,10 @@ export function loadKernel(file: string): Kernel {
     softmax: (scores, heads) => addon.softmax(scores, heads.nHeads, heads.position),
     mix: (out, weights, values, heads) =>
       addon.mix(out, weights, values, heads.nKvHeads, heads.headDim, heads.position),
-    rotate: (x, cosines, sines, heads) => addon.rotate(x, cosines, sines, heads.headDim, heads.position),
+    setAngles(cosines, sines, frequencies, heads, group) {
+      if (group === 0) addon.setAngles(cosines, sines, frequencies, heads.position);
+      else setAngles(cosines, sines, frequencies, heads);
+    },
     rmsnorm: (out, x, weight, group) => addon.rmsnorm(out, x, weight, group !== 0),
     remember: (keys, values, key, value, heads) =>
       addon.remember(keys, values, key, value, heads.nKvHeads, heads.headDim, heads.position),

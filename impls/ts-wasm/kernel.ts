@@ -45,6 +45,7 @@ const small = inTypescript(LANES);
 export class WasmKernel implements Kernel {
   readonly lanes = LANES;
   readonly rmsnorm = small.rmsnorm;
+  readonly setAngles = small.setAngles;
   readonly rotate = small.rotate;
   readonly add = small.add;
   readonly argmax = small.argmax;

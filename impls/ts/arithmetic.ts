@@ -6,7 +6,7 @@
  */
 import type { Matrix } from "./checkpoint.ts";
 import type { Heads, Quantized } from "./kernel.ts";
-import { expf } from "./libm.ts";
+import { cosf, expf, sinf } from "./libm.ts";
 
 const { fround, sqrt } = Math;
 const EPSILON = fround(1e-5);
@@ -48,14 +48,22 @@ export function softmax(x: Float32Array, start: number, end: number): void {
   for (let i = start; i < end; i++) x[i] /= sum;
 }
 
-/** Turn each adjacent pair of every head by the angle that its place within the head has at the position, in place. */
-export function rotate(x: Float32Array, cosines: Float32Array, sines: Float32Array, { headDim, position }: Heads): void {
-  const pairs = headDim / 2;
-  const row = position[0] * pairs;
+/** Cosines and sines of the angles that the places within a head have at the position. */
+export function setAngles(cosines: Float32Array, sines: Float32Array, frequencies: Float32Array, { position }: Heads): void {
+  for (let j = 0; j < frequencies.length; j++) {
+    const angle = fround(position[0] * frequencies[j]);
+    cosines[j] = cosf(angle);
+    sines[j] = sinf(angle);
+  }
+}
+
+/** Turn each adjacent pair of every head by the angle of its place within the head, in place. */
+export function rotate(x: Float32Array, cosines: Float32Array, sines: Float32Array): void {
+  const pairs = cosines.length;
   for (let head = 0; head < x.length; head += 2 * pairs) {
     for (let pair = 0; pair < pairs; pair++) {
-      const c = cosines[row + pair];
-      const s = sines[row + pair];
+      const c = cosines[pair];
+      const s = sines[pair];
       const i = head + 2 * pair;
       const a = x[i];
       const b = x[i + 1];

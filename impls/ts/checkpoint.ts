@@ -54,8 +54,7 @@ const OTHER_ARRAYS = 64;
 function activationBytes(c: Config, positions: number, lanes: number): number {
   const capacity = positions + lanes;
   const caches = capacity * (c.nHeads + c.nLayers * c.nKvHeads * (2 * c.headDim + lanes));
-  const angles = positions * c.headDim;
-  return 4 * (8 * c.dim + 4 * c.hiddenDim + 4 * c.kvDim + 2 * c.vocabSize + caches + angles);
+  return 4 * (8 * c.dim + 4 * c.hiddenDim + 4 * c.kvDim + 2 * c.headDim + 2 * c.vocabSize + caches);
 }
 
 /** Refuse dimensions that mean nothing, and derive the others. */

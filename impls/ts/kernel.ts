@@ -6,7 +6,7 @@
  * every weight, and for every vector that is multiplied or receives a product.
  */
 
-import { add, argmax, quantize, rmsnorm, rotate, softmax, swiglu } from "./arithmetic.ts";
+import { add, argmax, quantize, rmsnorm, rotate, setAngles, softmax, swiglu } from "./arithmetic.ts";
 
 const { fround, sqrt } = Math;
 
@@ -16,7 +16,6 @@ export type Quantized = { readonly codes: Int8Array; readonly scales: Float32Arr
 /**
  * The heads of a layer: each of nKvHeads serves nHeads / nKvHeads query heads. With a kernel's lanes, shapes are, row-major
  *
- *     cosines  (positions, headDim / 2), as sines
  *     queries  (nHeads, headDim)
  *     keys     (nKvHeads, capacity / lanes, headDim, lanes): the positions of a block are innermost
  *     values   (nKvHeads, capacity, headDim rounded up to whole lanes)
@@ -73,11 +72,19 @@ export interface Kernel {
   /** gate becomes silu(gate) * up, in any precision not below float32's. */
   swiglu(gate: Float32Array, up: Float32Array): void;
 
-  /** As in arithmetic.ts: to the bit where group is not 0, and else in any order. */
+  /** As in arithmetic.ts: to the bit where group is not 0, and else in any order and precision not below float32's. */
   rmsnorm(out: Float32Array, x: Float32Array, weight: Float32Array, group: number): void;
 
+  setAngles(
+    cosines: Float32Array,
+    sines: Float32Array,
+    frequencies: Float32Array,
+    heads: Heads,
+    group: number,
+  ): void;
+
   /** As in arithmetic.ts, to the bit. */
-  rotate(x: Float32Array, cosines: Float32Array, sines: Float32Array, heads: Heads): void;
+  rotate(x: Float32Array, cosines: Float32Array, sines: Float32Array): void;
   add(x: Float32Array, delta: Float32Array): void;
   argmax(x: Float32Array): number;
 
@@ -101,6 +108,7 @@ export const heap = {
 /** What a kernel may leave to TypeScript, if its keys come in blocks of so many lanes. */
 export const inTypescript = (lanes: number) => ({
   rmsnorm,
+  setAngles,
   rotate,
   add,
   argmax,

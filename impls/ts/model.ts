@@ -2,7 +2,6 @@
 import { copyRow, softmax, swiglu } from "./arithmetic.ts";
 import type { Config, Matrix, Model } from "./checkpoint.ts";
 import type { Heads, Kernel, Quantized } from "./kernel.ts";
-import { cosf, sinf } from "./libm.ts";
 import type { Trace } from "./trace.ts";
 
 const { fround } = Math;
@@ -28,7 +27,7 @@ export class Llama {
   readonly #keys: Float32Array[]; // per layer
   readonly #values: Float32Array[];
   readonly #frequencies: Float32Array; // (headDim / 2)
-  readonly #cosines: Float32Array; // (capacity, headDim / 2)
+  readonly #cosines: Float32Array; // (headDim / 2) at the position
   readonly #sines: Float32Array;
   readonly #pass: () => void; // logits of the token whose embedding is x
 
@@ -62,10 +61,9 @@ export class Llama {
     const width = inWhole(kernel.lanes, c.headDim);
     this.#values = model.layers.map(() => kernel.floats(heads.capacity * c.nKvHeads * width));
     // powf(10000, 2j / headDim): a rounded double power agrees with the C library's for all usual widths of a head.
-    this.#frequencies = Float32Array.from({ length: half }, (_, j) => 1 / fround(10000 ** fround((2 * j) / c.headDim)));
-    this.#cosines = kernel.floats(capacity * half);
-    this.#sines = kernel.floats(capacity * half);
-    for (let pos = 0; pos < capacity; pos++) this.#setAngles(pos);
+    this.#frequencies = kernel.floats(half).map((_, j) => 1 / fround(10000 ** fround((2 * j) / c.headDim)));
+    this.#cosines = kernel.floats(half);
+    this.#sines = kernel.floats(half);
     const pass = (): void => this.#runLayers();
     // Tracing, and the exponentials of int8, are no kernel's.
     this.#pass = trace === undefined && c.group === 0 ? kernel.repeatable(pass) : pass;
@@ -89,6 +87,7 @@ export class Llama {
     const kernel = this.#kernel;
     const trace = this.#trace;
     const pos = heads.position[0];
+    kernel.setAngles(this.#cosines, this.#sines, this.#frequencies, heads, group);
 
     for (let l = 0; l < layers.length; l++) {
       const layer = layers[l];
@@ -98,8 +97,8 @@ export class Llama {
       trace?.record("q_raw", l, pos, this.#q);
       trace?.record("k_raw", l, pos, this.#k);
       trace?.record("v", l, pos, this.#v);
-      kernel.rotate(this.#q, this.#cosines, this.#sines, heads);
-      kernel.rotate(this.#k, this.#cosines, this.#sines, heads);
+      kernel.rotate(this.#q, this.#cosines, this.#sines);
+      kernel.rotate(this.#k, this.#cosines, this.#sines);
       trace?.record("q", l, pos, this.#q);
       trace?.record("k", l, pos, this.#k);
       kernel.remember(this.#keys[l], this.#values[l], this.#k, this.#v, heads);
@@ -128,15 +127,6 @@ export class Llama {
     trace?.record("final_norm", -1, pos, this.#normed);
     this.#multiply(this.#normed, [lmHead, this.#logits]);
     trace?.record("logits", -1, pos, this.#logits);
-  }
-
-  #setAngles(pos: number): void {
-    const half = this.#frequencies.length;
-    for (let j = 0; j < half; j++) {
-      const angle = fround(pos * this.#frequencies[j]);
-      this.#cosines[pos * half + j] = cosf(angle);
-      this.#sines[pos * half + j] = sinf(angle);
-    }
   }
 
   /** Apply matrices to one x, which is quantized once for all of them if they are int8. */

@@ -112,7 +112,7 @@ export class Tokenizer {
   decode(previous: number, id: number): string {
     let text = this.#pieces[id];
     if (previous === BOS && text.startsWith(" ")) text = text.slice(1);
-    const byte = /^<0x([0-9a-f]{1,2})/i.exec(text);
+    const byte = text.startsWith("<") ? /^<0x([0-9a-f]{1,2})/i.exec(text) : null;
     return byte ? untilNul(String.fromCharCode(parseInt(byte[1], 16))) : text;
   }
 

@@ -38,11 +38,10 @@ static void check_attention(size_t head_dim, size_t blocks) {
         mix_heads(queries, scores, values, &heads);
         remember_heads(keys, values, queries, queries + 2 * head_dim, &heads);
     }
-    const Heads turned = {.n_heads = 4, .head_dim = head_dim, .capacity = blocks, .count = blocks};
-    float *cosines = calloc(blocks * head_dim / 2, sizeof *cosines), *sines = calloc(blocks * head_dim / 2, sizeof *sines);
-    rotate_heads(queries, cosines, sines, &turned);
-    free(cosines);
-    free(sines);
+    float *angles = calloc(3 * head_dim / 2, sizeof *angles);
+    set_angles(angles, angles + head_dim / 2, angles + head_dim, head_dim / 2, blocks);
+    rotate_heads(queries, 4, angles, angles + head_dim / 2, head_dim);
+    free(angles);
     free(queries);
     free(scores);
     free(keys);

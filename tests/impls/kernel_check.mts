@@ -5,7 +5,7 @@
  * the last place; int8 products, scores and mixed values must agree to the bit. Behind every array lies memory full of
  * NaN, which shows in a result that reads too far.
  */
-import { add, argmax, quantize, rmsnorm, rotate } from "../../impls/ts/arithmetic.ts";
+import { add, argmax, quantize, rmsnorm, rotate, setAngles } from "../../impls/ts/arithmetic.ts";
 import type { Kernel } from "../../impls/ts/kernel.ts";
 
 async function makeKernel(name: string, file: string): Promise<Kernel> {
@@ -225,15 +225,32 @@ for (let length = 1; length <= 130; length++) {
   checks++;
 }
 for (const pairs of [1, 2, 3, 4, 7, 8, 12, 24, 32, 33]) {
-  for (let nHeads = 1; nHeads <= 5; nHeads++) {
-    const heads = { nHeads, nKvHeads: nHeads, headDim: 2 * pairs, capacity: lanes, position: Int32Array.of(nHeads % 3) };
-    const x = floats(0, 2 * pairs * nHeads, 1);
-    const [cosines, sines] = [floats(1, 3 * pairs, 0), floats(2, 3 * pairs, 3)];
+  for (let heads = 1; heads <= 5; heads++) {
+    const x = floats(0, 2 * pairs * heads, 1);
+    const [cosines, sines] = [floats(1, pairs, 0), floats(2, pairs, 3)];
     const expected = x.slice();
-    kernel.rotate(x, cosines, sines, heads);
-    rotate(expected, cosines, sines, heads);
-    same(`${nHeads} heads of ${pairs} pairs`, x, expected);
+    kernel.rotate(x, cosines, sines);
+    rotate(expected, cosines, sines);
+    same(`${heads} heads of ${pairs} pairs`, x, expected);
     if (!Number.isNaN(floatPools[0][0]) || !Number.isNaN(floatPools[0][x.length + 1])) fail("beside x", "a number", "NaN");
+    checks++;
+  }
+
+  const frequencies = floats(0, pairs, 1);
+  for (const at of [0, 1, 100, 131071]) {
+    const heads = { nHeads: 1, nKvHeads: 1, headDim: 2 * pairs, capacity: 1 << 17, position: Int32Array.of(at) };
+    const [cosines, sines, exactCosines, exactSines] = [1, 2, 3, 4].map((pool) => floats(pool, pairs, 1));
+    setAngles(exactCosines, exactSines, frequencies, heads);
+    kernel.setAngles(cosines, sines, frequencies, heads, 32);
+    same(`exact cosines at ${at}`, cosines, exactCosines);
+    same(`exact sines at ${at}`, sines, exactSines);
+    kernel.setAngles(cosines.fill(2), sines.fill(2), frequencies, heads, 0);
+    for (let j = 0; j < pairs; j++) {
+      if (!(Math.abs(cosines[j] - exactCosines[j]) <= 2 ** -23)) fail(`cosine ${j} at ${at}`, cosines[j], exactCosines[j]);
+      if (!(Math.abs(sines[j] - exactSines[j]) <= 2 ** -23)) fail(`sine ${j} at ${at}`, sines[j], exactSines[j]);
+    }
+    for (const pool of [1, 2])
+      if (!Number.isNaN(floatPools[pool][0]) || !Number.isNaN(floatPools[pool][pairs + 1])) fail("beside angles", "a number", "NaN");
     checks++;
   }
 }
@@ -270,22 +287,26 @@ for (const headDim of [2, 6, 16, 48, 66]) {
 {
   const [x, weight, out] = [floats(0, 7, 1), floats(1, 21, 2), floats(2, 3, 1)];
   const heads = { nHeads: 1, nKvHeads: 1, headDim: 2, capacity: lanes, position: new Int32Array(1) };
-  const [turned, cosines, sines] = [floats(3, 2, 1), floats(4, 8, 0).subarray(0, 4), floats(4, 8, 0).subarray(4, 8)];
+  const [turned, angles] = [floats(3, 2, 1), floats(4, 3, 0)];
+  const [cosines, sines, frequencies] = [0, 1, 2].map((i) => angles.subarray(i, i + 1));
   const [summed, product] = [kernel.floats(7), kernel.floats(3)];
   const pass = kernel.repeatable(() => {
     kernel.add(x, weight.subarray(0, 7));
     kernel.matmul(out, weight, x);
-    kernel.rotate(turned, cosines, sines, heads);
+    kernel.setAngles(cosines, sines, frequencies, heads, 0);
+    kernel.rotate(turned, cosines, sines);
   });
   for (let repetition = 0; repetition < 4; repetition++) {
-    heads.position[0] = repetition % 2;
+    heads.position[0] = repetition;
     for (let i = 0; i < x.length; i++) x[i] = random();
     const [sum, rotated] = [x.slice(), turned.slice()];
     add(sum, weight.subarray(0, 7));
     summed.set(sum);
     kernel.matmul(product, weight, summed);
-    rotate(rotated, cosines, sines, heads);
+    kernel.setAngles(cosines, sines, frequencies, heads, 0);
+    rotate(rotated, cosines, sines);
     out.fill(0);
+    cosines.fill(0);
     pass();
     same("sum of a pass", x, sum);
     same("product of a pass", out, product);

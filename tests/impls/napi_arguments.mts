@@ -2,7 +2,7 @@
 import { loadAddon } from "../../impls/napi/kernel.ts";
 
 const addon = loadAddon(process.argv[2]) as Record<string, any>;
-const { matmul, matmulQ8, quantize, score, softmax, mix, swiglu, rmsnorm, rotate, add, remember, argmax } = addon;
+const { matmul, matmulQ8, quantize, score, softmax, mix, swiglu, rmsnorm, setAngles, rotate, add, remember, argmax } = addon;
 const { record, enlargePages, lanes } = addon;
 const f32 = (length: number): Float32Array => new Float32Array(length);
 const i8 = (length: number): Int8Array => new Int8Array(length);
@@ -21,7 +21,6 @@ const at = (position: number): Int32Array => Int32Array.of(position);
 const goodScore: unknown[] = [f32(2 * room), f32(12), f32(6 * room), 1, 6, at(room - 1)];
 const goodMix: unknown[] = [f32(12), f32(2 * room), f32(width * room), 1, 6, at(room - 1)];
 const goodRemember: unknown[] = [f32(6 * room), f32(width * room), f32(6), f32(6), 1, 6, at(room - 1)];
-const goodRotate: unknown[] = [f32(8), f32(6), f32(6), 4, at(2)];
 const wide = f32(64 * room);
 const changed = (index: number, value: unknown): unknown[] => good.with(index, value);
 
@@ -102,7 +101,6 @@ const wrong: [string, (...args: unknown[]) => unknown, unknown[]][] = [
     ["RangeError: position is beyond what there is room for", softmax, [f32(2 * room), 2, at(bad)]],
     ["RangeError: position is beyond what there is room for", mix, goodMix.with(5, at(bad))],
     ["RangeError: position is beyond what there is room for", remember, goodRemember.with(6, at(bad))],
-    ["RangeError: position is beyond what there is room for", rotate, goodRotate.with(4, at(bad < 0 ? bad : 3))],
   ]),
   ...[0, -1, 1.5, NaN, Infinity, 2 ** 31, 2 ** 64].flatMap((bad): [string, typeof score, unknown[]][] =>
     ["nKvHeads", "headDim"].map((name, i) => [
@@ -167,18 +165,30 @@ const wrong: [string, (...args: unknown[]) => unknown, unknown[]][] = [
   ["RangeError: out overlaps an input", rmsnorm, [shared.subarray(0, 4), shared.subarray(0, 4), f32(4), true]],
   ["RangeError: out overlaps an input", rmsnorm, [shared.subarray(0, 4), f32(4), shared.subarray(3, 7), true]],
 
-  ["TypeError: expected 5 arguments, got 3", rotate, [f32(4), f32(2), f32(2)]],
-  ["TypeError: cosines must be a Float32Array", rotate, goodRotate.with(1, [1, 1])],
-  ["TypeError: the buffer of sines is detached", rotate, goodRotate.with(2, detached(f32(6)))],
-  ["RangeError: headDim must be a whole number from 1 to 1073741823", rotate, goodRotate.with(3, 0)],
-  ["RangeError: sines.length is not cosines.length", rotate, goodRotate.with(2, f32(5))],
-  ["RangeError: cosines.length is no multiple of headDim / 2", rotate, goodRotate.with(1, f32(5)).with(2, f32(5))],
-  ["RangeError: x is not so many heads of headDim, which is even", rotate, goodRotate.with(0, f32(6))],
-  ["RangeError: x is not so many heads of headDim, which is even", rotate, goodRotate.with(3, 1)],
-  ["RangeError: x is not so many heads of headDim, which is even", rotate, goodRotate.with(0, f32(9)).with(3, 3)],
-  ["RangeError: position is beyond what there is room for", rotate, [f32(4), f32(0), f32(0), 4, at(0)]],
-  ["RangeError: x overlaps an input", rotate, goodRotate.with(0, shared.subarray(0, 8)).with(1, shared.subarray(7, 13))],
-  ["RangeError: x overlaps an input", rotate, goodRotate.with(0, shared.subarray(0, 8)).with(2, shared.subarray(4, 10))],
+  ["TypeError: expected 4 arguments, got 3", setAngles, [f32(2), f32(2), f32(2)]],
+  ["TypeError: cosines must be a Float32Array", setAngles, [i8(2), f32(2), f32(2), at(0)]],
+  ["TypeError: the buffer of sines is detached", setAngles, [f32(2), detached(f32(2)), f32(2), at(0)]],
+  ["TypeError: frequencies must be a Float32Array", setAngles, [f32(2), f32(2), null, at(0)]],
+  ["TypeError: position must be an Int32Array", setAngles, [f32(2), f32(2), f32(2), 0]],
+  ["RangeError: cosines, sines and frequencies are not equally long", setAngles, [f32(2), f32(2), f32(1), at(0)]],
+  ["RangeError: cosines, sines and frequencies are not equally long", setAngles, [f32(1), f32(2), f32(2), at(0)]],
+  ["RangeError: arrays overlap", setAngles, [shared.subarray(0, 2), shared.subarray(1, 3), f32(2), at(0)]],
+  ["RangeError: arrays overlap", setAngles, [f32(2), shared.subarray(0, 2), shared.subarray(1, 3), at(0)]],
+  ["RangeError: arrays overlap", setAngles, [shared.subarray(0, 2), f32(2), shared.subarray(1, 3), at(0)]],
+  ...[-1, 2 ** 31 - 1].map((bad): [string, typeof setAngles, unknown[]] => [
+    "RangeError: position is beyond what there is room for",
+    setAngles,
+    [f32(2), f32(2), f32(2), at(bad)],
+  ]),
+
+  ["TypeError: expected 3 arguments, got 2", rotate, [f32(4), f32(2)]],
+  ["TypeError: cosines must be a Float32Array", rotate, [f32(4), [1, 1], f32(2)]],
+  ["TypeError: the buffer of sines is detached", rotate, [f32(4), f32(2), detached(f32(2))]],
+  ["RangeError: sines.length is not cosines.length", rotate, [f32(4), f32(2), f32(1)]],
+  ["RangeError: x.length is no multiple of 2 * cosines.length", rotate, [f32(6), f32(2), f32(2)]],
+  ["RangeError: x.length is no multiple of 2 * cosines.length", rotate, [f32(4), f32(0), f32(0)]],
+  ["RangeError: x overlaps an input", rotate, [shared.subarray(0, 4), shared.subarray(3, 5), f32(2)]],
+  ["RangeError: x overlaps an input", rotate, [shared.subarray(0, 4), f32(2), shared.subarray(2, 4)]],
 
   ["TypeError: expected 2 arguments, got 3", add, [f32(4), f32(4), f32(4)]],
   ["TypeError: delta must be a Float32Array", add, [f32(4), new Float64Array(4)]],
