@@ -35,6 +35,7 @@ export function print(text: string): void {
 /** Write it now if nothing was written for a frame, and else with what follows; the last must be followed by a print. */
 export function printSoon(text: string): void {
   waiting += text;
+  if (waiting === "") return; // the first token often is no text, and what follows it must not wait
   const now = Date.now();
   if (now >= written && now - written < FRAME) return; // the clock may have been set back
   written = now;

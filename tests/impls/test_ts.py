@@ -184,6 +184,25 @@ def test_a_full_disk_is_an_error(program, tiny):
     assert (done.returncode, done.stderr) == (1, b"llama: cannot write to standard output\n")
 
 
+def test_the_first_text_does_not_wait_and_the_last_is_not_lost(program, tmp_path):
+    """Killed by itself right after its first text, and ended after a print."""
+    streams = (SOURCE / "streams.ts").as_uri()
+    script = tmp_path / "say.mts"
+    script.write_text(f"""
+        import {{ print, printSoon }} from "{streams}";
+        for (const text of process.argv.slice(3)) printSoon(text);
+        if (process.argv[2] === "killed") process.kill(process.pid, "SIGKILL");
+        print("!");
+    """)
+    for end, texts, said in [
+        ("killed", ["", "", "a"], b"a"),
+        ("ended", ["", "a", "b", "c"], b"abc!"),
+        ("ended", [], b"!"),
+    ]:
+        done = subprocess.run([*program.node, script, end, *texts], capture_output=True, check=False)
+        assert done.stdout == said
+
+
 def test_prompts_are_bytes(program, tiny):
     if not os.path.exists("/proc/self/cmdline"):
         pytest.skip("without /proc Node gives away only what is UTF-8")
