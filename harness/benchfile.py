@@ -173,7 +173,7 @@ class Sample:
         other_cpus: processors that others kept busy meanwhile, on average.
         steal: share of the time that the hypervisor took.
         load, hz: of the machine, afterwards.
-        harness_cpu_s: processor time that the harness itself took while it asked and waited.
+        harness_cpu_s: processor time that the harness itself took while the program ran.
         disk_bytes: that the machine read from its disks meanwhile, for anybody.
         major_faults: times that somebody waited for a page from there.
     """

@@ -148,6 +148,8 @@ class Observation:
         cpu_s: user plus system time of its processes.
         peak_rss_bytes: largest resident size of the process itself.
         reported_tps: its own claim of tokens per second, recorded, not believed.
+        harness_cpu_s: processor time that this process took from the program's start to its end; None if it has no
+            process of its own.
     """
 
     command: tuple[str, ...]
@@ -161,6 +163,7 @@ class Observation:
     cpu_s: float = 0.0
     peak_rss_bytes: int = 0
     reported_tps: float | None = None
+    harness_cpu_s: float | None = None
 
     @property
     def command_line(self) -> str:

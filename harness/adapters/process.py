@@ -245,6 +245,7 @@ class _Run:
     start: float = 0.0
     end: float | None = None
     first_byte: float | None = None
+    my_cpu_s: float | None = None
     exit_code: int | None = None
     cpu_s: float = 0.0
     max_rss_bytes: int = 0
@@ -343,12 +344,15 @@ class _Run:
             return
         if kind == "started":
             self.pid, self.start = rest
+            self.my_cpu_s = -time.process_time()
         elif kind == "failed":
             where, number = rest
             self.failure = self.failure or self.command.not_started(where, number, self.cwd)
             self.is_clean = True
         elif kind == "exited":
             status, self.end, self.max_rss_bytes = rest
+            if self.my_cpu_s is not None:
+                self.my_cpu_s += time.process_time()
             self.exit_code = os.waitstatus_to_exitcode(status)
         elif kind == "clean":
             (self.cpu_s,) = rest
@@ -431,6 +435,7 @@ class _Run:
             wall_s=end - self.start if self.pid is not None else 0.0,
             first_byte_s=None if self.first_byte is None else min(self.first_byte, end) - self.start,
             cpu_s=self.cpu_s,
+            harness_cpu_s=None if self.end is None else self.my_cpu_s,
             peak_rss_bytes=self._peak_rss_bytes(),
         )
 

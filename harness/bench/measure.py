@@ -80,7 +80,6 @@ def measure(
     record: Callable[[Record], None] = lambda _: None,
     progress: Callable[[Progress], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
-    cpu_clock: Callable[[], float] = time.process_time,
     look: Callable[[], Usage] = usage,
 ) -> Outcome:
     """Measure groups one after another. Ctrl-C ends it, and what was measured is returned.
@@ -96,7 +95,6 @@ def measure(
         room: how many tokens a real model generates before it stops by itself, up to so many.
         memory_bytes: that can be had; tells models that memory does not hold. Without it every model is taken to fit.
         record: told every record as it arises.
-        cpu_clock: processor time of this process.
     """
     session = _Session(
         verify=verify,
@@ -107,7 +105,7 @@ def measure(
         memory_bytes=memory_bytes,
         record=record,
         progress=progress,
-        clocks=Clocks(clock, cpu_clock, look, n_cpus),
+        clocks=Clocks(clock, look, n_cpus),
         rng=random.Random(seed),
     )
     end = None if budget_s is None else clock() + budget_s

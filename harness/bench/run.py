@@ -34,12 +34,10 @@ class Clocks:
 
     Attributes:
         now: seconds.
-        cpu: processor time of this process.
         n_cpus: of the machine.
     """
 
     now: Callable[[], float] = time.monotonic
-    cpu: Callable[[], float] = time.process_time
     look: Callable[[], Usage] = usage
     n_cpus: int = 1
 
@@ -131,9 +129,9 @@ def timed(
     size = files.checkpoint.stat().st_size if files.checkpoint.exists() else 0
     if is_cold:
         forget(files.checkpoint)
-    before, started = clocks.look(), clocks.cpu()
+    before = clocks.look()
     observation = impl.run(request, Limits(patience, memory_bytes=max(8 << 30, 3 * size), pause_s=_PAUSE_S))
-    harness_cpu_s, after = clocks.cpu() - started, clocks.look()
+    after = clocks.look()
     is_late = observation.failure is not None and kind_of_failure(observation.failure) is Kind.TIMED_OUT
     if is_late and deadline is not None and clocks.now() > deadline:
         raise OutOfTime
@@ -156,7 +154,7 @@ def timed(
         steal=None if steal is None or wall <= 0 else max(0.0, steal / wall / clocks.n_cpus),
         load=after.load,
         hz=after.hz,
-        harness_cpu_s=harness_cpu_s,
+        harness_cpu_s=observation.harness_cpu_s,
         disk_bytes=_difference(before.disk_bytes, after.disk_bytes),
         major_faults=_difference(before.major_faults, after.major_faults),
     )

@@ -228,6 +228,15 @@ def test_times_are_the_processes_own(tmp_path: Path) -> None:
     assert 0.01 <= seen.cpu_s <= seen.wall_s  # of the 0.2 s only what a busy machine gave it
 
 
+def test_the_harnesss_own_time_is_that_while_the_program_ran(tmp_path: Path) -> None:
+    before = time.process_time()
+    seen = run([*PYTHON, "import time; time.sleep(0.1); print('a')"], cwd=tmp_path)
+    spent = time.process_time() - before
+    assert seen.harness_cpu_s is not None
+    assert 0 < seen.harness_cpu_s < spent
+    assert run(["./nowhere"], cwd=tmp_path).harness_cpu_s is None
+
+
 def test_a_mapped_file_is_not_held_against_the_limit_of_memory(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(b"x" * (64 << 20))
     script = (

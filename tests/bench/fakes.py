@@ -90,6 +90,7 @@ class Program(InProcess):
             cpu_s=work_s,
             peak_rss_bytes=1000 + n_tokens,
             reported_tps=self.claim(n_prompt, n_tokens, work_s) if self.claim else None,
+            harness_cpu_s=0.003 + 0.01 * wall_s,
         )
 
 
