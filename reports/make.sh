@@ -28,6 +28,7 @@ make_report() {
             --impls c,zig,napi-simd,blas,ts-wasm,napi,c-strict,ts,c-plain,numpy
         "$harness" report --readme README.md reports/speed.jsonl
         ;;
+    level) bench level --models 15M,42M --impls c,zig,napi-simd --rounds 25 ;;
     contexts) bench contexts --models 42M --impls c,zig,napi-simd,numpy --rounds 3 --contexts 64,256,512,1024 ;;
     int8) bench int8 --models 15M,42M,110M --impls c,zig --precision f32,q8 --rounds 5 ;;
     threads) bench threads --models 42M,110M --impls c,zig --threads 1,2 --rounds 5 --budget 420 ;;
@@ -79,7 +80,8 @@ make_report() {
     esac
 }
 
-for name in "${@:-speed contexts int8 threads large reference calibration conformance selftest fuzz llama-cpp int8-llama-cpp}"; do
+reports="speed level contexts int8 threads large reference calibration conformance selftest fuzz llama-cpp int8-llama-cpp"
+for name in "${@:-$reports}"; do
     for one in $name; do
         make_report "$one"
     done
