@@ -1,5 +1,7 @@
 """The text route as a whole: runs of several models, one sentence about the bug."""
 
+from dataclasses import replace
+
 import pytest
 
 from harness.conformance.selftest.ported import PortedFault
@@ -48,3 +50,34 @@ def test_models_contradict_each_other_where_several_bugs_are_named(conclusion):
     found = Diagnosis("text", conclusion, (Suspect("a", "loop", "", ""),))
     assert Told((found, found), 2).is_contradictory is (conclusion is Conclusion.NAMED)
     assert Told((found,), 2).names == ("a",)
+
+
+class Decorated(PortedFault):
+    """A fault whose program prints more than the text, and claims nothing about how."""
+
+    def __init__(self, fault, decorate):
+        super().__init__(fault)
+        self.manifest = replace(self.manifest, conventions="")
+        self.decorate = decorate
+
+    def run(self, request, limits=None):
+        seen = super().run(request, limits)
+        return replace(seen, stdout=self.decorate(seen.stdout))
+
+
+@pytest.mark.parametrize(
+    "decorate",
+    [
+        lambda text: text.replace(b"\n", b"\r\n"),
+        lambda text: text.replace(b" ", b"\0 "),
+        lambda text: text + b"achieved tok/s: 123.456789\n",
+        lambda text: b"loading model.bin...\nPrompt: " + text,
+    ],
+    ids=["crlf", "nul", "speed", "prompt-header"],
+)
+def test_what_is_printed_beside_the_text_is_no_evidence(decorate):
+    chosen = cases("gqa-greedy", "gqa-nucleus-seed42", "gqa-multinomial-seed42")
+    plain = by_text(PortedFault("topp-unsorted"), chosen)
+    told = by_text(Decorated("topp-unsorted", decorate), chosen)
+    assert told.names == plain.names
+    assert told.n_wrong == plain.n_wrong == 1
