@@ -15,7 +15,7 @@ PAGE = (ROOT / "reports" / "README.md").read_text("utf-8")
 def test_every_report_that_the_script_makes_is_listed():
     made = re.findall(r"^    ([a-z0-9-]+)\)", SCRIPT, re.MULTILINE)
     assert re.findall(r"^\| `reports/make.sh ([a-z0-9-]+)`", PAGE, re.MULTILINE) == made
-    assert re.search(r':-([a-z0-9 -]+)}"', SCRIPT)[1].split() == made
+    assert re.search(r'^reports="([a-z0-9 -]+)"$', SCRIPT, re.MULTILINE)[1].split() == made
 
 
 def test_the_commands_of_the_script_have_the_options_that_it_uses():
