@@ -283,7 +283,8 @@ class _Run:
         open_streams = {out: self._take_stdout, err: self._take_stderr}
         paused: dict[int, float] = {}  # stream -> when to look at it again
         deadline = self.start + self.limits.time_s
-        sample_at = self.start + self._safe_s(0)
+        sample_at = self.start + SAMPLE_MIN_S
+        is_early = True  # the look at a program that says nothing: its own size, not that of what started it
         grace_until: float | None = None
         give_up = float("inf")
         while True:
@@ -305,6 +306,8 @@ class _Run:
                     give_up = now + KILL_S
             elif now >= give_up:
                 break
+            if is_early and self.first_byte is not None:  # that brought a look: the next is for the limit alone
+                is_early, sample_at = False, max(sample_at, self.start + self._safe_s(0))
             look_at = deadline if self.pid is None else sample_at  # nothing to look at before it has started
             wake = give_up if self.killed else min(deadline, look_at, grace_until or deadline)
             wake = min([wake, *paused.values()])
