@@ -26,4 +26,4 @@ fi
 # A process for each core; tests of one file share one, because they share what they build, and so do the cases of
 # one implementation and model, because they are judged together.
 "$python" -m pytest tests -n logical --dist loadfile
-"$python" -m pytest golden -n logical --dist loadgroup
+"$python" -m pytest golden -n logical

@@ -113,6 +113,15 @@ class Goldens:
         )
         return {keys[v.suite, v.case]: v for verdicts in judged for v in verdicts}
 
+    # ---- several processes
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
+        """Let one process judge a group, in one pass, unless the run asks for another distribution."""
+        from harness.pytest_distribution import GROUPED, GroupScheduling
+
+        return GroupScheduling(config, log, self._golden) if config.getvalue("dist") in GROUPED else None
+
     # ---- the gate
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -184,9 +193,6 @@ class GoldenItem(pytest.Item):
         if self.config.pluginmanager.hasplugin("timeout"):
             # The first item of a group waits for all of it; each program has its own limit.
             self.add_marker(pytest.mark.timeout(0))
-        if self.config.pluginmanager.hasplugin("xdist"):
-            # With --dist loadgroup a group is judged by one process, in one pass.
-            self.add_marker(pytest.mark.xdist_group("-".join(self.group)))
 
     @property
     def group(self) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """The pytest plugin, in pytest runs of its own."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import harness.pytest_goldens  # noqa: F401  (pytester forgets modules that are first imported within it)
+from harness.conformance.case import read_case
 from harness.models import golden_dir
+from harness.pytest_distribution import group_of
 from harness.pytest_plugin import concerns_goldens
 from tests.parrots import judge_bytes, make_goldens, make_parrot
 
@@ -94,23 +97,37 @@ def test_a_group_is_judged_once_and_without_what_was_deselected(run, tmp_path, m
     assert groups == [["two"]]
 
 
-def test_a_group_goes_to_one_process_where_a_run_is_distributed(pytester, golden, tmp_path):
-    groups = {}
+@pytest.mark.parametrize("options", [(), ("--dist", "loadgroup"), ("--dist", "worksteal")], ids=str)
+def test_a_group_goes_to_one_process_where_a_run_is_distributed(pytester, tmp_path, options):
+    # In processes of their own nothing of this one is patched: the goldens are ours, and no program runs.
+    manifests = []
+    for name in ("a", "b"):
+        directory = tmp_path / name
+        make_parrot(directory / "run")
+        (directory / "impl.toml").write_text(f'name = "{name}"\nrun = ["{{src}}/run"]\nneeds_tool = ["zorkc"]\n')
+        manifests.append(str(directory))
+    root = golden_dir()
+    cases = {path: read_case(path).model.sha256 for path in (root / "core").glob("*.toml") if path.stem != "plan"}
+    result = pytester.runpytest_subprocess(
+        *("-v", "-n", "2", *options, "-p", "no:cacheprovider", "--allow-skip", "--rootdir", str(root.parent)),
+        *(str(root), "--suite", "core", "--impl", ",".join(manifests)),
+    )
+    result.assert_outcomes(skipped=2 * len(cases))
+    processes = {}
+    for process, case, impl in re.findall(r"\[(gw\d)\].*/core/([\w-]+)\.toml::.*\[(\w)\]", result.stdout.str()):
+        processes.setdefault((impl, cases[root / "core" / f"{case}.toml"]), []).append(process)
+    assert sum(map(len, processes.values())) == 2 * len(cases)
+    assert {len(set(seen)) for seen in processes.values()} == {1}
+    assert {process for seen in processes.values() for process in seen} == {"gw0", "gw1"}
 
-    class Seen:
-        def pytest_collection_finish(self, session):
-            for item in session.items:
-                (mark,) = item.iter_markers("xdist_group")
-                groups.setdefault(mark.args, []).append(item.name)
 
-    good, other = make_parrot(tmp_path / "good"), make_parrot(tmp_path / "other")
-    pytester.runpytest_inprocess(str(golden), "--impl", f"{good},{other}", plugins=[Seen()]).assert_outcomes(passed=6)
-    assert sorted(map(sorted, groups.values())) == [
-        ["once[good]", "three[good]"],
-        ["once[other]", "three[other]"],
-        ["two[good]"],
-        ["two[other]"],
-    ]
+def test_a_group_is_an_implementation_and_a_model_and_anything_else_is_on_its_own():
+    root = golden_dir()
+    for nodeid in ("tests/test_it.py::test_one[c]", "elsewhere/settings.toml::settings[c]", "test_it.py::test_one"):
+        assert group_of(nodeid, root) == nodeid
+    one, two = (group_of(f"../golden/core/{case}.toml::{case}[c]", root) for case in ("gqa-greedy", "gqa-bytes"))
+    assert one == two != group_of("golden/core/gqa-greedy.toml::gqa-greedy[zig]", root)
+    assert one != group_of("golden/core/mha-greedy.toml::mha-greedy[c]", root)
 
 
 def test_collecting_runs_and_builds_nothing(run, tmp_path):
