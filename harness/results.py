@@ -326,7 +326,8 @@ class Verdict:
         certificates: one for each place that differs and is a tie.
         conventions: how the program prints, stops and counts, where that is not llama2.c's way.
         reproduce: a command line that shows it again.
-        wall_s, peak_rss_bytes, reported_tps: of the run that was judged.
+        wall_s, peak_rss_bytes, reported_tps: of the run that was judged; of several runs, or questions to a process,
+            wall_s is the sum.
         levels: what each level at which it was judged says, where that is not TEXT alone.
         diagnosis: the likely bug, by all cases of this model together; None where none was sought.
     """

@@ -56,6 +56,7 @@ class Channel:
     Attributes:
         peak_rss_bytes: the largest resident size seen of the program itself.
         n_starts: how often it was started.
+        waited_s: how long all questions took to be answered, together.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Channel:
         self.limits = limits or Limits()
         self.peak_rss_bytes = 0
         self.n_starts = 0
+        self.waited_s = 0.0
         self._spawner: Spawner | None = None
 
     @property
@@ -184,6 +186,7 @@ class Channel:
         assert self._spawner is not None
         limit_s = self.limits.time_s if time_s is None else time_s
         limit_bytes = self.limits.output_bytes if output_bytes is None else output_bytes
+        start = time.monotonic()
         try:
             return self._ask(line, limit_s, limit_bytes)
         except SpawnerLost as lost:
@@ -193,6 +196,8 @@ class Channel:
         except BaseException:
             self.kill()
             raise
+        finally:
+            self.waited_s += time.monotonic() - start
 
     def _ask(self, line: bytes, limit_s: float, limit_bytes: int) -> bytes:
         deadline = time.monotonic() + limit_s

@@ -91,6 +91,11 @@ class Session:
         return self._channel.peak_rss_bytes
 
     @property
+    def waited_s(self) -> float:
+        """How long all requests took to be answered, the program's start included."""
+        return self._channel.waited_s
+
+    @property
     def n_starts(self) -> int:
         """How often the program was started: 1, and 1 more for each time that it was lost."""
         return self._channel.n_starts

@@ -79,6 +79,7 @@ def judge_rows(
     tokenizer, config = reference.model.tokenizer, reference.config
     shape = (impl.manifest.needs.vocab_size or config.vocab_size, config.seq_len)
     asked: dict[str, _Asked] = {}
+    took_s: dict[str, float] = {}
     n_lost = 0
     with impl.session(files.checkpoint, files.tokenizer, threads=threads, limits=limits, shape=shape) as session:
         for case in todo:
@@ -86,6 +87,7 @@ def judge_rows(
                 reason = f"{n_lost} cases before it could not be asked; not asked"
                 found[case.key] = plain_verdict(case, impl.name, Kind.BLOCKED, reason)
                 continue
+            before = session.waited_s
             try:
                 if case.mode == "logits":
                     found[case.key] = _logits(case, impl, reference, session)
@@ -95,6 +97,7 @@ def judge_rows(
             except ImplementationError as failure:
                 found[case.key] = _failed(case, impl, failure, session)
                 n_lost = 0 if isinstance(failure, Unsupported) else n_lost + 1
+            took_s[case.key] = session.waited_s - before
         try:
             session.quit()
         except ImplementationError as failure:
@@ -107,7 +110,8 @@ def judge_rows(
     for case in todo:
         if case.key in asked and case.key not in found:
             found[case.key] = _texts_verdict(case, impl, tokenizer, asked[case.key], common)
-    return {key: _at(LEVEL_OF[case.mode], found[key]) for key, case in ((case.key, case) for case in cases)}
+    found |= {key: replace(found[key], wall_s=seconds) for key, seconds in took_s.items()}
+    return {case.key: _at(LEVEL_OF[case.mode], found[case.key]) for case in cases}
 
 
 def _at(level: str, verdict: Verdict) -> Verdict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -79,7 +78,7 @@ def _ask(case: Case, request: Request, reference: Reference, session: Session) -
     encoded: list[int] | None = None
     generated: list[int] = []
     failure: ImplementationError | None = None
-    start = time.monotonic()
+    before = session.waited_s
     prompt_ids = case.prompt_ids
     n = clamp_steps(case.steps, reference.config.seq_len) - (len(prompt_ids) - 1)
     asked = ""
@@ -100,7 +99,7 @@ def _ask(case: Case, request: Request, reference: Reference, session: Session) -
         stdout=b"",
         stderr_tail=session.stderr_tail,
         failure=failure,
-        wall_s=time.monotonic() - start,
+        wall_s=session.waited_s - before,
         peak_rss_bytes=session.peak_rss_bytes,
     )
     return IdClaim(case, seen, request, encoded=encoded, generated=generated, asked=asked or session.reproduce)

@@ -106,6 +106,7 @@ def test_a_hanging_program_is_ended_and_the_next_request_is_answered(tmp_path: P
     with session_of(BY_NAME["mute_at_logits"], str(tmp_path)) as session:
         with pytest.raises(TimedOut):
             session.logits([1])
+        assert session.waited_s >= BY_NAME["mute_at_logits"].limits.time_s
         assert session.encode(b"Hi") == [1, 75, 108]
 
 

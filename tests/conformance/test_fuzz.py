@@ -148,7 +148,8 @@ def test_most_models_have_margins_and_shapes_vary():
 
 
 def test_programs_of_other_formats_are_given_the_same_models():
-    first, second, int8 = (drawn(Room(formats=formats), 60) for formats in (FORMATS[:1], FORMATS[:2], FORMATS[2:]))
+    # Some 7 % of them end in half a group; what Hypothesis draws depends on the modules that are loaded.
+    first, second, int8 = (drawn(Room(formats=formats), 200) for formats in (FORMATS[:1], FORMATS[:2], FORMATS[2:]))
     assert [replace(recipe, format="") for recipe in first] == [replace(recipe, format="") for recipe in second]
     assert [recipe.weights for recipe in first] == [recipe.weights for recipe in int8]
     sizes = [(recipe.group_size, recipe.config) for recipe in int8]

@@ -151,6 +151,7 @@ def test_a_right_program_is_exact_without_a_pass_of_the_ensemble(monkeypatch):
     (impl,) = resolve("numpy", impls_dir())
     found = judged(impl, ["gqa-*"], "logits") | judged(impl, ["gqa-ids-words", "gqa-ids-decode", "gqa-ids-specials"])
     assert {verdict.kind for verdict in found.values()} == {Kind.EXACT}
+    assert min(verdict.wall_s for verdict in found.values()) > 0.0
     assert found["gqa-ids-words"].levels == (("TOKENS", Kind.EXACT),)
     assert found["gqa-logits-prompt"].levels == (("LOGITS", Kind.EXACT),)
 

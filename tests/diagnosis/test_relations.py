@@ -227,6 +227,14 @@ def test_one_process_answers_many_requests_each_for_itself(fault, name, kind):
     found = verdict(spoken(fault), name, levels=["TOKENS"])
     assert found.kind is kind
     assert ("what a request leaves behind" in found.reason) is (kind is Kind.MISMATCH)
+    assert found.wall_s > 0.0
+
+
+def test_the_time_of_a_verdict_is_that_of_all_its_runs():
+    impl = ported()
+    whole = impl.run
+    impl.run = lambda request, limits=None: replace(whole(request, limits), wall_s=2.0)
+    assert verdict(impl, "gqa-queries-keys").wall_s == 2.0 * impl.n_runs > 2.0
 
 
 # ---- hostile

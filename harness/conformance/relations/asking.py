@@ -63,7 +63,11 @@ class Said:
 
 
 class Program:
-    """A program that is asked for ids if it speaks of them, and for text if not."""
+    """A program that is asked for ids if it speaks of them, and for text if not.
+
+    Attributes:
+        took_s: how long all its answers took, together.
+    """
 
     def __init__(
         self,
@@ -78,6 +82,7 @@ class Program:
         self.impl, self.manifest, self.limits, self.threads = impl, manifest, limits, threads
         self.speaks_ids = "TOKENS" in levels and bool(manifest.protocol)
         self.speaks_text = "TEXT" in levels
+        self.took_s = 0.0
         # What the reference answers, and what the judges say of an answer: many relations ask the same.
         self.goldens: dict[tuple[str, str, bytes, int], tuple[Reference, Case]] = {}
         self.judged: dict[tuple[Question, bytes, str], Verdict] = {}
@@ -115,6 +120,7 @@ class Program:
             threads=asked.threads,
         )
         seen = self.impl.run(request, self.limits)
+        self.took_s += seen.wall_s
         return Said(question, seen, seen.command_line)
 
     @contextlib.contextmanager
@@ -127,7 +133,7 @@ class Program:
             files.checkpoint, files.tokenizer, threads=question.threads, limits=self.limits, shape=shape
         )
         if not self._is_told:
-            with opened as session:
+            with opened as session, self._timed(session):
                 yield session
             return
         known = self._sessions.get(question.threads)
@@ -135,7 +141,16 @@ class Program:
             known = self._sessions[question.threads] = self._stack.enter_context(opened)
         else:
             known.about(files.checkpoint, files.tokenizer, shape)
-        yield known
+        with self._timed(known):
+            yield known
+
+    @contextlib.contextmanager
+    def _timed(self, session: Session) -> Iterator[None]:
+        before = session.waited_s
+        try:
+            yield
+        finally:
+            self.took_s += session.waited_s - before
 
     def _by_lines(self, question: Question) -> Said:
         with self.session(question) as session:

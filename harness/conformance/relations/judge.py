@@ -75,7 +75,9 @@ def judge_relations(
                 reason = f"{n_lost} cases before it could not be asked; not asked"
                 found[case.key] = plain_verdict(case, impl.name, Kind.BLOCKED, reason)
                 continue
+            before = program.took_s
             verdict = _Trial(case, program, model, files, given).verdict()
+            verdict = replace(verdict, wall_s=program.took_s - before)
             n_lost = n_lost + 1 if verdict.kind in (Kind.TIMED_OUT, Kind.START_FAILED) else 0
             found[case.key] = verdict
     return found
