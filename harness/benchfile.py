@@ -32,6 +32,7 @@ from harness.documents import first_problem
 from harness.errors import RunFileError
 
 __all__ = [
+    "LATE",
     "SCHEMA_VERSION",
     "Absent",
     "AtContext",
@@ -157,6 +158,10 @@ class Header:
     schema_version: int = SCHEMA_VERSION
 
 
+LATE = " late"
+"""Behind the name of a run whose start stalled."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One run of one program.
@@ -164,7 +169,8 @@ class Sample:
     Attributes:
         round: within the key, from 0; -1 for the warm-up, which counts for nothing.
         run: "short", "long" (more generated tokens), "prompt" (a longer prompt), or "context N" (as short, but up to
-            N positions: n_prompt + n_generated - 1 = N, unless the model stopped before).
+            N positions: n_prompt + n_generated - 1 = N, unless the model stopped before). One of these with LATE
+            behind it started late and was made again; it counts for nothing.
         n_prompt: ids of the prompt, BOS included.
         n_generated: tokens generated after it, counted by the harness.
         wall_s, first_byte_s, cpu_s, peak_rss_bytes, reported_tps: as in `Observation`.

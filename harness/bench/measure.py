@@ -12,10 +12,12 @@ program cannot have learnt the answers. Nothing is judged while something is tim
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from harness.adapters.implementation import Implementation
 from harness.bench.machine import Usage, usage
@@ -23,8 +25,9 @@ from harness.bench.plan import Cost, Lengths, Prompt, guessed_token_s, lengths, 
 from harness.bench.roofline import Probes
 from harness.bench.rows import summarise, with_ratios
 from harness.bench.run import Checked, Clocks, Group, OutOfTime, Run, Verify, timed
+from harness.bench.starts import AGAIN, Starts
 from harness.bench.workload import Workload
-from harness.benchfile import Absent, Key, Limit, Record, Row, Sample
+from harness.benchfile import LATE, Absent, Key, Limit, Record, Row, Sample
 from harness.errors import ImplementationError, InputError, MissingDependency
 from harness.models import ModelFiles
 from harness.results import Kind, kind_of_failure
@@ -132,6 +135,7 @@ class _Session:
     progress: Callable[[Progress], None]
     clocks: Clocks
     rng: random.Random
+    starts: Starts = field(default_factory=Starts)
     outcome: Outcome = field(default_factory=Outcome)
 
     def measure(self, group: Group, rounds: int, deadline: float | None, groups_left: int) -> None:
@@ -196,6 +200,8 @@ class _Session:
                 self._absent(group.key(impl), Kind.UNSUPPORTED.value, str(unfit))
             else:
                 seen.append((impl, files, runs))
+                for one in runs:
+                    self.starts.note(one.sample)
         self._judge(group, [run for _, _, runs in seen for run in runs])
         gone = {one.key for one in self.outcome.absent}
         alive, costs = [], []
@@ -238,7 +244,8 @@ class _Session:
                 names = [*counts]
                 self.rng.shuffle(names)
                 for name in names:
-                    one = timed(
+                    make = partial(
+                        timed,
                         *(group, impl, files, *counts[name]),
                         number=number,
                         run=name,
@@ -246,11 +253,29 @@ class _Session:
                         clocks=self.clocks,
                         is_cold=not in_memory,
                     )
-                    seen.append(one)
+                    self._make(make, seen, deadline if in_memory else -math.inf)
         finally:
             self._judge(group, seen)
         gone = {one.key for one in self.outcome.absent}
         alive[:] = [turn for turn in alive if group.key(turn[0]) not in gone]
+
+    def _make(self, make: Callable[[], Run], seen: list[Run], deadline: float | None) -> None:
+        """Make a run, and again before the deadline if its start stalled; the one that began first counts.
+
+        Args:
+            seen: that all of them are added to.
+        """
+        first = len(seen)
+        is_late = True
+        while is_late and len(seen) <= first + AGAIN:
+            one = make()
+            seen.append(one)
+            is_late = self.starts.is_late(one.sample) and (deadline is None or self.clocks.now() < deadline)
+            self.starts.note(one.sample)
+        counts = min(seen[first:], key=lambda one: _or_never(one.sample.first_byte_s))
+        for at, one in enumerate(seen[first:], first):
+            if one is not counts:
+                seen[at] = replace(one, sample=replace(one.sample, run=one.sample.run + LATE))
 
     def _prompts(self, work: Workload, n: Lengths) -> tuple[Prompt, Prompt]:
         """Draw a short and a long prompt; those of a real model must be followed by enough tokens."""
@@ -352,6 +377,10 @@ def _cost(runs: Sequence[Run]) -> Cost:
     else:  # one position is one pass, in the slowest of programs
         token_s = first.observation.wall_s / first.request.steps
     return Cost(first.observation.wall_s, token_s)
+
+
+def _or_never(seconds: float | None) -> float:
+    return math.inf if seconds is None else seconds
 
 
 def _reason(failure: ImplementationError) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 
-from harness.benchfile import Comparison, Estimate, Result, Row
+from harness.benchfile import LATE, Comparison, Estimate, Result, Row
 from harness.report.speeds import PRECISIONS, Group, Section, counted, program
 from harness.report.summary import Summary, duration
 from harness.report.summary import number as three_digits
@@ -335,6 +336,10 @@ def asides(section: Section) -> list[str]:
         if row.contexts:
             speeds = [f"{at.begin}–{at.end}: {speed(at.decode_s.value)}" for at in row.contexts]
             found.append(f"{who}: tok/s by position {', '.join(speeds)}")
+    late = Counter(one.key for one in section.samples if one.run.endswith(LATE))
+    if late:
+        whose = ", ".join(f"{key.model} {key.precision} {key.threads}t {key.impl} {n}" for key, n in late.items())
+        found.append(f"Runs whose start stalled, and that were made again: {whose}.")
     shares = [(row.harness_share, row.key) for row in section.rows if row.harness_share is not None]
     if shares:
         most, key = max(shares)

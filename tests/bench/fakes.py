@@ -49,6 +49,9 @@ class Program(InProcess):
     Attributes:
         claim: its own tokens per second, of (prompt ids, generated tokens, seconds after the start).
         idle_s: that a short run waits, so that a slope looks small.
+        stalls: seconds that its start takes longer, by the number of the run, warm-ups included; 0 where it is not in
+            there.
+        is_buffered: prints everything at its end.
         wrong_from: the first round of its runs that prints something wrong; None: never.
     """
 
@@ -60,6 +63,8 @@ class Program(InProcess):
     noise: float = 0.0
     claim: Callable[[int, int, float], float] | None = None
     idle_s: float = 0.0
+    stalls: dict[int, float] = field(default_factory=dict)
+    is_buffered: bool = False
     wrong_from: int | None = None
     failure: ImplementationError | None = None
     interrupt_after: int | None = None
@@ -78,7 +83,8 @@ class Program(InProcess):
         n_prompt = len(request.prompt or b"") + 2
         n_tokens = request.steps - n_prompt + 1
         work_s = (n_prompt * self.prompt_s + n_tokens * self.token_s) * self.rng.lognormvariate(0, self.noise)
-        wall_s = self.start_s + work_s + (self.idle_s if n_tokens < 30 else 0.0)
+        start_s = self.start_s + self.stalls.get(len(self.requests) - 1, 0.0)
+        wall_s = start_s + work_s + (self.idle_s if n_tokens < 30 else 0.0)
         self.world.spend(wall_s, work_s)
         is_wrong = self.wrong_from is not None and len(self.requests) > 2 + 3 * self.wrong_from
         return Observation(
@@ -86,7 +92,7 @@ class Program(InProcess):
             "",
             (b"wrong" if is_wrong else b"right") * n_tokens,
             wall_s=wall_s,
-            first_byte_s=self.start_s + self.prompt_s,
+            first_byte_s=wall_s if self.is_buffered else start_s + self.prompt_s,
             cpu_s=work_s,
             peak_rss_bytes=1000 + n_tokens,
             reported_tps=self.claim(n_prompt, n_tokens, work_s) if self.claim else None,

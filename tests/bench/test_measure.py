@@ -13,7 +13,7 @@ from harness.bench.roofline import Probes
 from harness.bench.rows import BUSY
 from harness.bench.run import Group
 from harness.bench.workload import SHAPES
-from harness.benchfile import Absent, Limit, Row, Sample
+from harness.benchfile import LATE, Absent, Limit, Row, Sample
 from harness.errors import Crashed, MissingDependency, TimedOut
 from harness.results import Observation
 from tests.bench.fakes import CONFIG, FILES, TINY, Program, World, verify
@@ -51,6 +51,42 @@ def test_sleeping_in_start_up_changes_no_speed(world):
     fast, sleepy = Program(world, "fast"), Program(world, "sleepy", start_s=5.0)
     rows = run(fast, sleepy, world=world).rows
     assert rows[0].decode_tps == pytest.approx(rows[1].decode_tps)
+
+
+def test_a_run_whose_start_stalls_is_made_again_and_counts_for_nothing(world):
+    program = Program(world, stalls={6: 0.9, 8: 0.9, 9: 0.9})
+    outcome = run(program, world=world, rounds=3)
+    (row,) = outcome.rows
+    assert row.decode_s.low == pytest.approx(0.002) == row.decode_s.high
+    assert row.load_s.value == pytest.approx(0.05)
+    assert len(program.requests) == 2 + 3 * 3 + 3
+    late = [s for s in outcome.samples if s.run.endswith(LATE)]
+    assert [(s.first_byte_s, s.verdict) for s in late] == [(pytest.approx(0.951), "EXACT")] * 3
+    assert sorted(s.run for s in outcome.samples if s.round == 1 and s not in late) == ["long", "prompt", "short"]
+
+
+def test_a_start_that_always_stalls_is_made_again_twice_and_the_earliest_counts(world):
+    program = Program(world, stalls={n: 0.9 + 0.01 * (n % 3) for n in range(2, 20)})
+    outcome = run(program, world=world, rounds=1)
+    # The short and the long run three times each, but once that with the long prompt: no other tells that it is late.
+    assert len(program.requests) == 2 + 3 + 3 + 1
+    for name in ("short", "long"):
+        tries = [s for s in outcome.samples if s.round == 0 and s.run.removesuffix(LATE) == name]
+        (counted,) = (s for s in tries if s.run == name)
+        assert len(tries) == 3
+        assert counted.first_byte_s == min(s.first_byte_s for s in tries)
+
+
+def test_a_program_that_prints_at_its_end_is_not_taken_for_late(world):
+    slow = Program(world, "slow", is_buffered=True, stalls={5: 0.9})
+    outcome = run(slow, world=world, rounds=3)
+    assert len(slow.requests) == 2 + 3 * 3
+    assert not [s for s in outcome.samples if s.run.endswith(LATE)]
+
+
+def test_a_late_run_that_is_wrong_takes_the_row_away_too(world):
+    outcome = run(Program(world, stalls={8: 0.9}, wrong_from=2), world=world, rounds=3)
+    assert [one.kind for one in outcome.absent] == ["MISMATCH"]
 
 
 def test_noise_widens_the_interval_and_the_truth_lies_in_it(world):

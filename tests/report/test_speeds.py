@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.benchfile import Absent, AtContext, Key
+from harness.benchfile import LATE, Absent, AtContext, Key
 from harness.errors import InputError
 from harness.report import csv, document, html, markdown, plots, readme, tables, terminal
 from harness.report.speeds import contexts, gather
@@ -122,6 +122,15 @@ def test_what_is_said_of_several_programs_is_said_once():
     gone = [Absent(Key("15M", "f32", 1, name), "SKIPPED", "no time") for name in ("c", "d")]
     (section,) = gather([bench(row("a", claim="counts twice"), row("b", notes=("TIE",)), absent=gone)]).sections
     assert tables.speeds(section).texts[0][-1] == "a: counts twice; b: TIE; c, d: no time"
+
+
+def test_runs_that_were_made_again_are_counted():
+    file = bench(row("c"), row("zig"))
+    late = [replace(one, run=f"{one.run}{LATE}") for one in file.samples if one.key.impl == "zig" and one.round]
+    (section,) = gather([replace(file, samples=(*file.samples, *late))]).sections
+    said = "Runs whose start stalled, and that were made again: 15M f32 1t zig 6."
+    assert said in tables.asides(section)
+    assert not any("stalled" in one for one in tables.asides(gather([file]).sections[0]))
 
 
 def test_one_sample_has_no_interval():
