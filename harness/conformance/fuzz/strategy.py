@@ -7,17 +7,20 @@ Everything shrinks to the plainest: one layer, one head, few ids, no prompt, one
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture import providers
 
 from harness.adapters.manifest import Manifest
 from harness.conformance.fuzz.recipe import MAX_VOCAB, MIN_VOCAB, SPACE, Ask, Recipe, Weights
 from harness.errors import InputError
 from harness.model_config import ModelConfig
 
-__all__ = ["Room", "recipes", "room_for"]
+__all__ = ["Room", "from_seed_alone", "recipes", "room_for"]
 
 _INT8 = "llama2c-v2"
 _FORMATS = ("llama2c-v0", "llama2c-v1", _INT8)
@@ -83,6 +86,31 @@ def room_for(manifest: Manifest, *, is_sampled: bool = True) -> Room:
         max_seq_len=needs.max_seq_len,
         is_sampled=is_sampled,
     )
+
+
+@contextlib.contextmanager
+def from_seed_alone() -> Iterator[None]:
+    """Have what is drawn within it depend on the seed alone.
+
+    Hypothesis also draws numbers that stand in the sources of the modules that are loaded, unless they are installed.
+    Those that shrinking needs are loaded between a draw and its repetition, which would then be another. It has no
+    option for this; where a version keeps these numbers elsewhere, the draws are its own again, and shrinking may
+    not find a failure again that it is to make smaller.
+    """
+    name = "_get_local_constants"
+    known = getattr(providers, name, None)
+    cache = getattr(getattr(providers, "CONSTANTS_CACHE", None), "cache", None)
+    if known is None or cache is None:
+        yield
+        return
+    none = type(known())()
+    cache.clear()
+    setattr(providers, name, lambda: none)
+    try:
+        yield
+    finally:
+        setattr(providers, name, known)
+        cache.clear()
 
 
 @st.composite
