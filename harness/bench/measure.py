@@ -253,25 +253,27 @@ class _Session:
                         clocks=self.clocks,
                         is_cold=not in_memory,
                     )
-                    self._make(make, seen, deadline if in_memory else -math.inf)
+                    self._make(make, seen, deadline, is_timely=not in_memory)
         finally:
             self._judge(group, seen)
         gone = {one.key for one in self.outcome.absent}
         alive[:] = [turn for turn in alive if group.key(turn[0]) not in gone]
 
-    def _make(self, make: Callable[[], Run], seen: list[Run], deadline: float | None) -> None:
+    def _make(self, make: Callable[[], Run], seen: list[Run], deadline: float | None, *, is_timely: bool) -> None:
         """Make a run, and again before the deadline if its start stalled; the one that began first counts.
 
         Args:
             seen: that all of them are added to.
+            is_timely: whenever it starts; so it is where every run waits for the disk.
         """
         first = len(seen)
-        is_late = True
-        while is_late and len(seen) <= first + AGAIN:
+        for _ in range(1 + AGAIN):
             one = make()
             seen.append(one)
-            is_late = self.starts.is_late(one.sample) and (deadline is None or self.clocks.now() < deadline)
+            is_late = not is_timely and self.starts.is_late(one.sample)
             self.starts.note(one.sample)
+            if not is_late or (deadline is not None and self.clocks.now() >= deadline):
+                break
         counts = min(seen[first:], key=lambda one: _or_never(one.sample.first_byte_s))
         for at, one in enumerate(seen[first:], first):
             if one is not counts:
