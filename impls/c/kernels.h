@@ -237,10 +237,12 @@ static bool always(void) {
 
 #ifndef STRICT
 
-/* Processors fetch ahead by themselves, but stop where a page ends; and the rows of a block follow one another in
- * memory, so this far ahead is what comes next. May point anywhere: nothing is read if there is nothing. */
-static inline void prefetch(const void *weights) {
-    __builtin_prefetch((const void *)((uintptr_t)weights + 8192), 0, 2);
+/* Processors fetch ahead by themselves, but stop where a page ends. May point anywhere: nothing is read if there is
+ * nothing. Rows of codes follow one another in memory, those of floats are read in several places at a time. */
+enum { FLOATS_AHEAD = 2048, CODES_AHEAD = 8192 };
+
+static inline void prefetch(const void *weights, int bytes) {
+    __builtin_prefetch((const void *)((uintptr_t)weights + (uintptr_t)bytes), 0, 2);
 }
 
 /* Vectors of 16 bytes as the compiler makes them: SSE2 on x86-64; any processor, if need be without vectors. */

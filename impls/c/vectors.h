@@ -59,34 +59,39 @@ TARGET static inline V(floats) V(choose)(V(ints) mask, V(floats) yes, V(floats) 
 
 /* ---- float32 matrices ----------------------------------------------------------------------------------------- */
 
-/* Rows share the loads of x, and their sums fill each other's waits. A row's bits do not depend on its neighbours. */
+/* Rows share the loads of x, and their sums fill each other's waits. A row's bits do not depend on the others. Of n_rows
+ * each is `apart` rows behind the one before. */
 TARGET static inline __attribute__((always_inline)) void V(multiply_abreast)(float *out, const float *rows,
-                                                                             const float *x, int cols, int n_rows) {
+                                                                             const float *x, int cols, int n_rows,
+                                                                             int apart) {
+    const size_t step = (size_t)apart * (size_t)cols;
     V(floats) sums[ROWS_ABREAST] = {{0}};
     int j = 0;
     for (; j + LANES <= cols; j += LANES) {
         const V(floats) factor = V(load)(x + j);
         for (int r = 0; r < n_rows; r++) {
-            const float *weights = rows + (size_t)r * (size_t)cols + j;
-            prefetch(weights);
+            const float *weights = rows + (size_t)r * step + j;
+            prefetch(weights, FLOATS_AHEAD);
             sums[r] = MULTIPLY_ADD(V(load)(weights), factor, sums[r]);
         }
     }
     if (j < cols) {
         const V(floats) factor = V(load_part)(x + j, cols - j);
         for (int r = 0; r < n_rows; r++) {
-            const V(floats) weights = V(load_part)(rows + (size_t)r * (size_t)cols + j, cols - j);
+            const V(floats) weights = V(load_part)(rows + (size_t)r * step + j, cols - j);
             sums[r] = MULTIPLY_ADD(weights, factor, sums[r]);
         }
     }
-    for (int r = 0; r < n_rows; r++) out[r] = SUM_LANES(sums[r]);
+    for (int r = 0; r < n_rows; r++) out[(size_t)r * (size_t)apart] = SUM_LANES(sums[r]);
 }
 
+/* The rows of a block are far apart: memory gives more to somebody who reads in several places. */
 TARGET static void V(multiply)(float *out, const float *weights, const float *x, int rows, int cols) {
-    int i = 0;
-    for (; i + ROWS_ABREAST <= rows; i += ROWS_ABREAST)
-        V(multiply_abreast)(out + i, weights + (size_t)i * (size_t)cols, x, cols, ROWS_ABREAST);
-    for (; i < rows; i++) V(multiply_abreast)(out + i, weights + (size_t)i * (size_t)cols, x, cols, 1);
+    const int n_blocks = rows / ROWS_ABREAST;
+    for (int i = 0; i < n_blocks; i++)
+        V(multiply_abreast)(out + i, weights + (size_t)i * (size_t)cols, x, cols, ROWS_ABREAST, n_blocks);
+    for (int i = n_blocks * ROWS_ABREAST; i < rows; i++)
+        V(multiply_abreast)(out + i, weights + (size_t)i * (size_t)cols, x, cols, 1, 0);
 }
 
 /* ---- Exponentials --------------------------------------------------------------------------------------------- */
@@ -240,7 +245,7 @@ TARGET static inline __attribute__((always_inline)) void V(multiply_codes_abreas
             const V(codes) factor = LOAD_CODES(x->codes + at);
             for (int r = 0; r < ROWS; r++) {
                 const int8_t *weights = rows + (size_t)r * (size_t)cols + at;
-                if (at % 64 == 0) prefetch(weights);
+                if (at % 64 == 0) prefetch(weights, CODES_AHEAD);
                 parts[r] = DOT_CODES(parts[r], weights, factor);
             }
         }
