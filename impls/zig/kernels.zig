@@ -48,7 +48,7 @@ pub fn rmsnorm(out: []f32, x: []const f32, weight: []const f32, order: Order) vo
         .strict => for (x) |value| {
             sum += value * value;
         },
-        .any => sum = dotFloats(1, x.ptr, x)[0],
+        .any => sum = dotFloats(1, x.ptr, 0, x)[0],
     }
     const mean = sum / @as(f32, @floatFromInt(x.len));
     const scale = 1.0 / @sqrt(mean + 1e-5);
@@ -206,34 +206,40 @@ pub fn blockCount(w: *const Matrix) usize {
     return (w.rows + rows_abreast - 1) / rows_abreast;
 }
 
-/// Compute the rows of one block of out = w @ input.
+/// Compute the rows of one block of out = w @ input. Rows of floats are far apart: memory gives more to somebody who reads
+/// in several places. Rows of codes are read in the order of the file.
 pub fn multiplyBlock(out: []f32, w: *const Matrix, input: *const Input, block: usize) void {
     assert(out.len == w.rows and input.values.len == w.cols);
-    const first = block * rows_abreast;
-    if (w.rows - first >= rows_abreast) {
-        out[first..][0..rows_abreast].* = multiplyRows(rows_abreast, w, first, input);
-    } else {
-        for (first..w.rows) |row| out[row] = multiplyRows(1, w, row, input)[0];
+    const n_whole = w.rows / rows_abreast;
+    if (block == n_whole) {
+        for (n_whole * rows_abreast..w.rows) |row| out[row] = switch (w.weights) {
+            .f32 => |weights| dotFloats(1, weights + row * w.cols, 0, input.values)[0],
+            .q8 => |codes| dotCodes(1, codes, row, w.cols, input)[0],
+        };
+        return;
+    }
+    switch (w.weights) {
+        .f32 => |weights| {
+            const sums = dotFloats(rows_abreast, weights + block * w.cols, n_whole * w.cols, input.values);
+            for (sums, 0..) |sum, r| out[block + r * n_whole] = sum;
+        },
+        .q8 => |codes| {
+            const first = block * rows_abreast;
+            out[first..][0..rows_abreast].* = dotCodes(rows_abreast, codes, first, w.cols, input);
+        },
     }
 }
 
-inline fn multiplyRows(comptime n_rows: comptime_int, w: *const Matrix, first: usize, input: *const Input) [n_rows]f32 {
-    return switch (w.weights) {
-        .f32 => |weights| dotFloats(n_rows, weights + first * w.cols, input.values),
-        .q8 => |codes| dotCodes(n_rows, codes, first, w.cols, input),
-    };
-}
-
 /// Each row's sum is one vector, added up at the end; what is left of a row goes in ever narrower vectors. With one lane
-/// the sum is strict.
-fn dotFloats(comptime n_rows: comptime_int, rows: [*]const f32, x: []const f32) [n_rows]f32 {
+/// the sum is strict. A row begins `step` floats behind the one before.
+fn dotFloats(comptime n_rows: comptime_int, rows: [*]const f32, step: usize, x: []const f32) [n_rows]f32 {
     var sums: [n_rows]Floats = @splat(@splat(0));
     var j: usize = 0;
     while (x.len - j >= lanes) : (j += lanes) {
         const factor: Floats = x[j..][0..lanes].*;
         inline for (0..n_rows) |r| {
-            const weights = rows + r * x.len + j;
-            prefetch(weights);
+            const weights = rows + r * step + j;
+            prefetch(weights, floats_ahead);
             sums[r] = multiplyAdd(weights[0..lanes].*, factor, sums[r]);
         }
     }
@@ -245,7 +251,7 @@ fn dotFloats(comptime n_rows: comptime_int, rows: [*]const f32, x: []const f32) 
         if (x.len - j >= width) {
             const factor: @Vector(width, f32) = x[j..][0..width].*;
             inline for (0..n_rows) |r| {
-                const weights: @Vector(width, f32) = rows[r * x.len + j ..][0..width].*;
+                const weights: @Vector(width, f32) = rows[r * step + j ..][0..width].*;
                 totals[r] += sumLanes(width, weights * factor);
             }
             j += width;
@@ -255,10 +261,15 @@ fn dotFloats(comptime n_rows: comptime_int, rows: [*]const f32, x: []const f32) 
     return totals;
 }
 
-/// Processors fetch ahead by themselves, but stop where a page ends; and the rows of a block follow one another in memory,
-/// so this far ahead is what comes next. May point anywhere: nothing is read if there is nothing.
-inline fn prefetch(weights: anytype) void {
-    const address = @intFromPtr(weights) +% 8192;
+/// How many bytes before it is wanted something is fetched: codes follow one another in memory, floats are read in several
+/// places at a time.
+const floats_ahead = 2048;
+const codes_ahead = 8192;
+
+/// Processors fetch ahead by themselves, but stop where a page ends. May point anywhere: nothing is read if there is
+/// nothing.
+inline fn prefetch(weights: anytype, comptime ahead: usize) void {
+    const address = @intFromPtr(weights) +% ahead;
     @prefetch(@as([*]allowzero const u8, @ptrFromInt(address)), .{ .locality = 2 });
 }
 
@@ -354,7 +365,7 @@ inline fn sumGroups(weights: [*]const i8, codes: [*]const i8, code_sums: Ints, s
         var sum: Ints = @splat(0);
         for (0..steps) |step| {
             const at = (g * steps + step) * step_bytes;
-            if (at % 64 == 0) prefetch(weights + at);
+            if (at % 64 == 0) prefetch(weights + at, codes_ahead);
             sum = dotBytes(sum, weights[at..][0..step_bytes], codes[at..][0..step_bytes]);
         }
         partial[g] = sum;
