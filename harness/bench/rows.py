@@ -98,9 +98,7 @@ def summarise(
     if verdict is not Kind.EXACT:
         notes.append(verdict.value)
     if share is not None and share.value > 1:
-        notes.append(
-            f"{share.value:.0%} of the read limit: more than the probe reaches, so the limit is too low here"
-        )
+        notes.append(f"{share.value:.0%} of the read limit: more than the probe reaches, which reads in order")
     from_disk = None if in_memory else _disk_token_bytes(rounds.values())
     if from_disk is not None:
         notes.append(_disk_note(from_disk, decode.value, rounds.values(), limits))

@@ -169,7 +169,7 @@ _DETAILS = (
     Column("load ms", True, "what is left of a run without any token: starting and loading"),
     Column("first ms", True, "from the start to the first byte of output, with a short prompt"),
     Column("MB", True, "largest resident memory of the runs"),
-    Column("read", True, "share of the read bandwidth measured in the same rounds, at the same size and threads"),
+    Column("read", True, "share of what reading in order gives, in the same rounds, at the same size and threads"),
     Column("product", True, "share of a bare product of a matrix of so many bytes with a vector; float32 only"),
     Column("claims", True, "tokens per second that the program itself prints; ! where that is more than 3 % off"),
     Column("paired", True, "its speed over that of the first program of the group, paired by rounds"),

@@ -238,8 +238,8 @@ static bool always(void) {
 #ifndef STRICT
 
 /* Processors fetch ahead by themselves, but stop where a page ends. May point anywhere: nothing is read if there is
- * nothing. Rows of codes follow one another in memory, those of floats are read in several places at a time. */
-enum { FLOATS_AHEAD = 2048, CODES_AHEAD = 8192 };
+ * nothing. So many bytes before they are wanted, in each of the places where a matrix is read at a time. */
+enum { FLOATS_AHEAD = 2048, CODES_AHEAD = 1024 };
 
 static inline void prefetch(const void *weights, int bytes) {
     __builtin_prefetch((const void *)((uintptr_t)weights + (uintptr_t)bytes), 0, 2);

@@ -231,10 +231,11 @@ TARGET static void V(quantize)(Input *out, const float *x, int n, int group) {
     }
 }
 
-/* ROWS rows abreast: each row's terms are added up in its own lane, from left to right. */
+/* ROWS rows abreast: each row's terms are added up in its own lane, from left to right. A row begins `apart` codes
+ * behind the one before. */
 TARGET static inline __attribute__((always_inline)) void V(multiply_codes_abreast)(float *out, const int8_t *rows,
                                                                                    const unsigned char *const *scales,
-                                                                                   const Input *x, int cols,
+                                                                                   const Input *x, size_t apart,
                                                                                    int n_groups, int steps) {
     const size_t group = (size_t)steps * CODES;
     V(row_floats) sums = {0};
@@ -244,7 +245,7 @@ TARGET static inline __attribute__((always_inline)) void V(multiply_codes_abreas
             const size_t at = (size_t)g * group + (size_t)step * CODES;
             const V(codes) factor = LOAD_CODES(x->codes + at);
             for (int r = 0; r < ROWS; r++) {
-                const int8_t *weights = rows + (size_t)r * (size_t)cols + at;
+                const int8_t *weights = rows + (size_t)r * apart + at;
                 if (at % 64 == 0) prefetch(weights, CODES_AHEAD);
                 parts[r] = DOT_CODES(parts[r], weights, factor);
             }
@@ -259,23 +260,27 @@ TARGET static inline __attribute__((always_inline)) void V(multiply_codes_abreas
 
 TARGET static void V(multiply_codes)(float *out, const Matrix *w, const Input *x, int first, int n_rows) {
     const int cols = w->cols, group = w->group, steps = group / CODES;
-    int i = 0;
-    if (group % CODES == 0) {
-        for (; i + ROWS <= n_rows; i += ROWS) {
-            const unsigned char *scales[ROWS];
-            for (int r = 0; r < ROWS; r++)
-                scales[r] = w->scales + sizeof(float) * ((size_t)(first + i + r) * (size_t)cols / (size_t)group);
-            const int8_t *rows = w->codes + (size_t)(first + i) * (size_t)cols;
-            /* The usual sizes of groups are worth loops of a known length. */
-            if (steps == 1)
-                V(multiply_codes_abreast)(out + i, rows, scales, x, cols, cols / group, 1);
-            else if (steps == 2)
-                V(multiply_codes_abreast)(out + i, rows, scales, x, cols, cols / group, 2);
-            else
-                V(multiply_codes_abreast)(out + i, rows, scales, x, cols, cols / group, steps);
+    const int n_blocks = group % CODES == 0 ? n_rows / ROWS : 0;
+    const size_t apart = (size_t)n_blocks * (size_t)cols;
+    for (int i = 0; i < n_blocks; i++) {
+        const unsigned char *scales[ROWS];
+        for (int r = 0; r < ROWS; r++) {
+            const size_t row = (size_t)(first + i + r * n_blocks);
+            scales[r] = w->scales + sizeof(float) * (row * (size_t)cols / (size_t)group);
         }
+        const int8_t *rows = w->codes + (size_t)(first + i) * (size_t)cols;
+        float sums[ROWS];
+        /* The usual sizes of groups are worth loops of a known length. */
+        if (steps == 1)
+            V(multiply_codes_abreast)(sums, rows, scales, x, apart, cols / group, 1);
+        else if (steps == 2)
+            V(multiply_codes_abreast)(sums, rows, scales, x, apart, cols / group, 2);
+        else
+            V(multiply_codes_abreast)(sums, rows, scales, x, apart, cols / group, steps);
+        for (int r = 0; r < ROWS; r++) out[i + r * n_blocks] = sums[r];
     }
-    if (i < n_rows) multiply_codes(out + i, w, x, first + i, n_rows - i);
+    const int done = n_blocks * ROWS;
+    if (done < n_rows) multiply_codes(out + done, w, x, first + done, n_rows - done);
 }
 
 #undef V
