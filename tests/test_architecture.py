@@ -41,6 +41,7 @@ RANKS = {
     "bench": 4,
     "conformance": 4,
     "cli": 5,
+    "pytest_distribution": 5,
     "pytest_goldens": 5,
     "pytest_plugin": 5,
     "__main__": 6,
@@ -85,6 +86,7 @@ MAY_IMPORT = {
     },
     "pytest_plugin": {"pytest_goldens"},
     "pytest_goldens": set(RANKS) - {"cli", "pytest_plugin", "__main__"},
+    "pytest_distribution": {"conformance"},
     "__main__": {"errors", "cli"},
 }
 
@@ -109,7 +111,8 @@ OWNERS = {
     "pandas": {"harness.report.summary", "harness.bench.history"},
     "jinja2": {"harness.report"},
     "altair": {"harness.report.plots"},
-    "pytest": {"harness.pytest_plugin", "harness.pytest_goldens"},
+    "pytest": {"harness.pytest_plugin", "harness.pytest_goldens", "harness.pytest_distribution"},
+    "xdist": {"harness.pytest_distribution"},
     "pickle": set(),
     "huggingface_hub": {"harness.models.pull"},
     "torch": set(),

@@ -350,8 +350,16 @@ def test_verdicts_of_other_kinds_than_green_are_kept_by_name(tmp_path, capsys):
     assert kinds == {"once": Kind.EXACT, "two": Kind.CRASHED, "three": Kind.EXACT}
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """Tests that a shell started in the background ignore the signal, and so would what is tested."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_ctrl_c_ends_the_command_with_130_and_leaves_no_program(tmp_path, jobs):
+def test_ctrl_c_ends_the_command_with_130_and_leaves_no_program(tmp_path, jobs, heeds_ctrl_c):
     pids = tmp_path / "pids"
     slow = tmp_path / "slow"
     slow.write_text(f"#!/bin/sh\necho $$ >> {pids}\nexec sleep 60\n")
