@@ -7,6 +7,7 @@ it. Hence a scheduler of our own, for which xdist has a hook; this module is imp
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,4 +56,9 @@ def group_of(nodeid: str, golden: Path) -> str:
     file = golden.joinpath(*Path(path).parts[-2:])
     if file.suffix != ".toml" or not file.is_file():
         return nodeid
-    return f"{name.rpartition('[')[2]} on {read_case(file).model.sha256}"
+    return f"{name.rpartition('[')[2]} on {_model_of(file)}"
+
+
+@cache  # each case is asked for once for each implementation
+def _model_of(file: Path) -> str:
+    return read_case(file).model.sha256

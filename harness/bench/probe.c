@@ -3,11 +3,11 @@
 //     probe BYTES THREADS  ->  "READ_BYTES_PER_SECOND PRODUCT_BYTES_PER_SECOND OPERATIONS_PER_SECOND"
 //     probe                ->  the seconds that it ran by its own clock, for who wants to know what starting it adds
 //
-// Reading: each thread adds up its share of the bytes in their order, pass after pass. Product: it takes them for the rows of a float
-// matrix and multiplies that with a vector, which is all that decoding must do: row after row, and four rows far apart at
-// a time with fetching ahead, of which now the one, now the other is faster. Computing: chains of single-precision
-// multiply-adds that do not wait for one another, each counted as two operations. Of several batches of some
-// milliseconds the fastest counts: a limit is what the machine reaches when nobody disturbs it.
+// Reading: each thread adds up its share of the bytes in their order, pass after pass. Product: it takes them for the
+// rows of a float matrix and multiplies that with a vector, which is all that decoding must do: row after row, and four
+// rows far apart at a time with fetching ahead, of which now the one, now the other is faster. Computing: chains of
+// single-precision multiply-adds that do not wait for one another, each counted as two operations. Of several batches
+// of some milliseconds the fastest counts: a limit is what the machine reaches when nobody disturbs it.
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdint.h>
