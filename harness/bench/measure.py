@@ -274,7 +274,7 @@ class _Session:
             self.starts.note(one.sample)
             if not is_late or (deadline is not None and self.clocks.now() >= deadline):
                 break
-        counts = min(seen[first:], key=lambda one: _or_never(one.sample.first_byte_s))
+        counts = min(seen[first:], key=lambda one: one.sample.first_byte_s or math.inf)
         for at, one in enumerate(seen[first:], first):
             if one is not counts:
                 seen[at] = replace(one, sample=replace(one.sample, run=one.sample.run + LATE))
@@ -379,10 +379,6 @@ def _cost(runs: Sequence[Run]) -> Cost:
     else:  # one position is one pass, in the slowest of programs
         token_s = first.observation.wall_s / first.request.steps
     return Cost(first.observation.wall_s, token_s)
-
-
-def _or_never(seconds: float | None) -> float:
-    return math.inf if seconds is None else seconds
 
 
 def _reason(failure: ImplementationError) -> str:
